@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# One thread per library: the pipeline brings its own processes.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+define FIND_PYTHON
+for candidate in "$$PYTHON" python3.12 python3.13 python3 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python3; do \
+  [ -n "$$candidate" ] && "$$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo "$$candidate" && break; \
+done
+endef
+
+.PHONY: help setup demo test lint clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## Make the virtual environment (any Python from 3.12 on, found by itself)
+
+$(READY): requirements.lock pyproject.toml
+	@python="$$($(FIND_PYTHON))"; \
+	if [ -n "$$python" ]; then "$$python" -m venv --clear $(VENV); \
+	elif command -v uv >/dev/null; then uv venv --quiet --clear --seed --python 3.12 $(VENV); \
+	else echo "think2seg needs Python 3.12 or later and found none on PATH, in pyenv, or through uv."; \
+	  echo "Install one (for example 'pyenv install 3.12' or 'apt-get install python3.12 python3.12-venv'),"; \
+	  echo "or name it: 'make demo PYTHON=/path/to/python3.12'."; exit 2; fi
+	@echo "Installing think2seg and its libraries into $(VENV) (PyTorch is large: a few minutes the first time) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## Open water in North Dakota, 2009-2020: the whole chain, offline, on a CPU
+	@$(BIN)/python -m flows.demo
+
+test: $(READY) ## Run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## Remove what demo and test made (the virtual environment stays)
+	rm -rf out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,168 @@
+"""The canvas of a scene: what is painted, and whose each visible pixel is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from think2seg.samples.labelled import Instance, Mask
+from think2seg.samples.simulate import texture
+from think2seg.samples.simulate.texture import Field
+
+CONCEPTS = (
+    "lake",
+    "river",
+    "building",
+    "forest",
+    "clearing",
+    "road",
+    "sports field",
+    "runway",
+    "ship",
+    "farmland",
+    "solar farm",
+    "burnt area",
+)
+"""Base concepts in a fixed order."""
+AREAS = frozenset({"lake", "river", "forest", "clearing", "farmland", "burnt area"})
+"""Concepts whose instances are the connected pieces of what is visible; the others stay one when cut."""
+MAX_PER_CONCEPT = 10
+MAX_PER_SCENE = 16
+MIN_INSTANCE_PX = 40
+REFERENCE_PX = 224
+"""Lengths of the grammar are given for scenes of this size."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Canvas:
+    """A scene in the making; later paint covers earlier paint, and its labels with it."""
+
+    rng: np.random.Generator
+    size: int
+    gsd_m: float
+    image: Field
+    """(y, x, 3) float32, nominally 0 to 255."""
+    sun_angle: float
+    """Direction shadows fall to, radians from the column axis towards the row axis."""
+    shadow_px: float
+    """Length of the shadow of a one-storey house."""
+    owner: npt.NDArray[np.int16] = field(init=False)
+    """(y, x) number of the object a pixel shows; 0 is ground that belongs to no instance."""
+    taken: Mask = field(init=False)
+    """(y, x) where nothing that needs free ground may be put."""
+    concepts: list[str] = field(default_factory=list)
+    """Concept of object 1, 2, …"""
+    roads: dict[int, Mask] = field(default_factory=dict)
+    """Whole course of each road, so that one that passes under another is not cut."""
+
+    def __post_init__(self) -> None:
+        self.owner = np.zeros((self.size, self.size), np.int16)
+        self.taken = np.zeros((self.size, self.size), np.bool_)
+
+    def px(self, length: float) -> float:
+        """A length of the grammar in pixels of this canvas."""
+        return length * self.size / REFERENCE_PX
+
+    def between(self, low: float, high: float) -> float:
+        """A random length of the grammar in pixels of this canvas."""
+        return self.px(float(self.rng.uniform(low, high)))
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def noise(self, scale: int) -> Field:
+        return texture.noise(self.rng, self.size, scale)
+
+    def frame(self, angle: float, row: float, column: float) -> tuple[Field, Field]:
+        return texture.frame(self.size, angle, row, column)
+
+    def point(self, margin_px: float = 0.0) -> tuple[float, float]:
+        """A random (row, column) at least `margin_px` inside."""
+        row, column = self.rng.uniform(margin_px, self.size - margin_px, 2)
+        return float(row), float(column)
+
+    def paint(self, mask: Mask, colour: Field, amplitude: float = 0.0, scale: int = 1) -> None:
+        """Cover the masked pixels with a colour that varies by `amplitude` grey levels."""
+        if amplitude:
+            self.image[mask] = colour + np.float32(amplitude) * self.noise(scale)[mask][:, None]
+        else:
+            self.image[mask] = colour
+
+    def blend(self, weight: Field, colour: Field) -> None:
+        """Mix `colour`, (3,) or (y, x, 3), into the image by a weight of (y, x) in 0 to 1."""
+        self.image += weight[..., None] * (colour - self.image)
+
+    def shade(self, mask: Mask, reach: float, depth: float = 0.55) -> None:
+        """Darken what lies up to `reach` storeys down-sun of `mask`, outside of it."""
+        shadow = np.zeros_like(mask)
+        steps = max(1, round(reach * self.shadow_px / 2))
+        for step in range(1, steps + 1):
+            length = reach * self.shadow_px * step / steps
+            shadow |= texture.shift(
+                mask, round(math.sin(self.sun_angle) * length), round(math.cos(self.sun_angle) * length)
+            )
+        self.image[shadow & ~mask] *= np.float32(depth)
+
+    def claim(self, concept: str, mask: Mask, *, gap_px: float = 0.0) -> None:
+        """Make the masked pixels a new object of `concept` and keep `gap_px` around it free."""
+        self.concepts.append(concept)
+        self.owner[mask] = len(self.concepts)
+        if concept == "road":
+            self.roads[len(self.concepts)] = mask
+        gap = round(self.px(gap_px))
+        self.taken |= texture.grow(mask, gap) if gap else mask
+
+    def disown(self, mask: Mask) -> None:
+        """Give the masked pixels to no instance (something else covers them)."""
+        self.owner[mask] = 0
+
+    def is_free(self, mask: Mask, tolerance: float = 0.0) -> bool:
+        """Whether `mask` shows enough pixels and at most a share `tolerance` of them is taken."""
+        area = int(np.count_nonzero(mask))
+        return area >= MIN_INSTANCE_PX and int(np.count_nonzero(mask & self.taken)) <= tolerance * area
+
+    def shows(self, concepts: frozenset[str]) -> Mask:
+        """Where objects of `concepts` are visible, (y, x) bool."""
+        wanted = np.array([False, *(concept in concepts for concept in self.concepts)])
+        return np.asarray(wanted[self.owner])
+
+    def instances(self) -> tuple[tuple[Instance, ...], frozenset[str], Mask]:
+        """Visible instances, the concepts listed completely, and the (y, x) slivers too small to count.
+
+        A concept with more than 10 instances is not listed at all, and neither is the most numerous one of a
+        scene with more than 16.
+        """
+        found: dict[str, list[Mask]] = {}
+        slivers = np.zeros_like(self.taken)
+        for concept in CONCEPTS:
+            for mask in self._pieces(concept):
+                if np.count_nonzero(mask) >= MIN_INSTANCE_PX * (self.size / REFERENCE_PX) ** 2:
+                    found.setdefault(concept, []).append(mask)
+                else:
+                    slivers |= mask
+        listed = set(CONCEPTS)
+        crowded = {concept for concept, masks in found.items() if len(masks) > MAX_PER_CONCEPT}
+        while crowded or sum(map(len, found.values())) > MAX_PER_SCENE:
+            concept = crowded.pop() if crowded else max(found, key=lambda name: len(found[name]))
+            listed.discard(concept)
+            del found[concept]
+        return (
+            tuple(Instance(concept=concept, mask=mask) for concept, masks in found.items() for mask in masks),
+            frozenset(listed),
+            slivers,
+        )
+
+    def _pieces(self, concept: str) -> list[Mask]:
+        numbers = [number for number, name in enumerate(self.concepts, 1) if name == concept]
+        if not numbers:
+            return []
+        if concept not in AREAS:
+            road = self.shows(frozenset({"road"}))
+            masks = [self.roads[n] & road if n in self.roads else self.owner == n for n in numbers]
+            return [mask for mask in masks if mask.any()]
+        labels, count = ndimage.label(self.shows(frozenset({concept})))
+        return [labels == number for number in range(1, count + 1)]

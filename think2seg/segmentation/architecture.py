@@ -1,0 +1,169 @@
+"""Build segment-anything's own `Sam` from plain numbers, at any size, and decode many images at once.
+
+The segmenter folder of a small Sam holds `model.safetensors` (its state dict) and `think2seg.json`:
+
+    {"kind": "sam", "image_px": 224, "architecture": {…the fields of SamArchitecture…}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import Tensor, nn
+
+from think2seg.errors import ModelError
+
+FOLDER_FILE = "think2seg.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamArchitecture:
+    """The numbers that fix a `Sam`; defaults are those of the bundled small segmenter."""
+
+    image_px: int = 224
+    """Side of the square image the encoder sees, pixels."""
+    patch_px: int = 8
+    """Side of one encoder token, pixels; masks come out at four times the token grid."""
+    width: int = 160
+    depth: int = 8
+    heads: int = 5
+    mlp_ratio: float = 3.0
+    window: int = 7
+    """Side of the attention window, tokens."""
+    global_blocks: tuple[int, ...] = (3, 7)
+    """Indices of the encoder blocks that attend over the whole image."""
+    prompt_width: int = 128
+    """Channels of the image embedding and of the prompt tokens."""
+    decoder_depth: int = 2
+    decoder_heads: int = 4
+    decoder_mlp: int = 512
+    mask_tokens: int = 1
+    """Further masks beside the first, single one (segment-anything's multimask outputs)."""
+    pixel_mean: tuple[float, float, float] = (110.0, 110.0, 100.0)
+    pixel_std: tuple[float, float, float] = (50.0, 48.0, 45.0)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> SamArchitecture:
+        """Read the JSON form; ModelError names fields that are not known."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ModelError(
+                f"The architecture of a Sam names unknown fields {unknown}.",
+                f"Known fields are {sorted(known)}.",
+                "Remove or rename them.",
+            )
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """JSON form, the inverse of `from_mapping`."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def build_sam(architecture: Mapping[str, Any]) -> Sam:
+    """Build a randomly initialised segment-anything `Sam` from the fields of `SamArchitecture`."""
+    a = SamArchitecture.from_mapping(architecture)
+    grid = a.image_px // a.patch_px
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=a.image_px,
+            patch_size=a.patch_px,
+            embed_dim=a.width,
+            depth=a.depth,
+            num_heads=a.heads,
+            mlp_ratio=a.mlp_ratio,
+            out_chans=a.prompt_width,
+            qkv_bias=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=a.window,
+            global_attn_indexes=a.global_blocks,
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=a.prompt_width,
+            image_embedding_size=(grid, grid),
+            input_image_size=(a.image_px, a.image_px),
+            mask_in_chans=16,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=a.mask_tokens,
+            transformer_dim=a.prompt_width,
+            transformer=TwoWayTransformer(
+                depth=a.decoder_depth, embedding_dim=a.prompt_width, mlp_dim=a.decoder_mlp, num_heads=a.decoder_heads
+            ),
+            iou_head_depth=3,
+            iou_head_hidden_dim=a.prompt_width,
+        ),
+        pixel_mean=list(a.pixel_mean),
+        pixel_std=list(a.pixel_std),
+    )
+
+
+def load_sam_folder(folder: Path) -> Sam:
+    """Load a segmenter folder (see the module's text) in float32, ready for inference.
+
+    Raises ModelError when the folder is not one or its weights do not fit its architecture.
+    """
+    path = folder / FOLDER_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"The segmenter folder {folder} holds no {FOLDER_FILE}.",
+            f"A segmenter folder holds {FOLDER_FILE} and {WEIGHTS_FILE}.",
+            "Give a folder that `think2seg train` has exported.",
+        )
+    description = json.loads(path.read_text())
+    if description.get("kind") != "sam":
+        raise ModelError(
+            f"{path} is of kind {description.get('kind')!r}.", "The kind must be 'sam'.", "Choose another folder."
+        )
+    sam = build_sam(description["architecture"])
+    weights = {name: value.float() for name, value in load_file(folder / WEIGHTS_FILE).items()}
+    try:
+        sam.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder / WEIGHTS_FILE} does not fit the architecture in {path}.",
+            "Both must come from one training run.",
+            "Export the folder again.",
+        ) from error
+    return sam.eval()
+
+
+def decode_prompts(
+    sam: Sam, embeddings: Tensor, *, boxes: Tensor, points: Tensor, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw one mask per prompt set, every set upon its own image embedding.
+
+    `MaskDecoder.forward` draws many prompts upon *one* image; here its inner steps run over a batch of images, so that
+    all instances of a batch of tiles are decoded in one call. The result equals the library's call.
+
+    embeddings: (n, c, h, w), one per prompt set; boxes: (n, 4) xyxy, points: (n, k, 2) xy, both in pixels of the
+    encoder's frame; labels: (n, k), 1 inside and 0 outside, all 1 by default.
+    Returns mask logits (n, 4h, 4w) and the predicted IoU (n,).
+    """
+    point_labels = torch.ones(points.shape[:2], device=points.device) if labels is None else labels
+    sparse, dense = sam.prompt_encoder(points=(points, point_labels), boxes=boxes, masks=None)
+    decoder = sam.mask_decoder
+    outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([outputs[None].expand(len(boxes), -1, -1), sparse], dim=1)
+    position = sam.prompt_encoder.get_dense_pe().expand(len(boxes), -1, -1, -1)
+    states, source = decoder.transformer(embeddings + dense, position, tokens)
+    source = source.transpose(1, 2).reshape(embeddings.shape)
+    upscaled = decoder.output_upscaling(source)
+    kernel = decoder.output_hypernetworks_mlps[0](states[:, 1])
+    logits = (kernel[:, None] @ upscaled.flatten(2)).view(len(boxes), *upscaled.shape[-2:])
+    return logits, decoder.iou_prediction_head(states[:, 0])[:, 0]
