@@ -33,7 +33,7 @@ $(READY): requirements.lock pyproject.toml
 	  echo "or name it: 'make demo PYTHON=/path/to/python3.12'."; exit 2; fi
 	@echo "Installing think2seg and its libraries into $(VENV) (PyTorch is large: a few minutes the first time) ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 demo: $(READY) ## Open water in North Dakota, 2009-2020: the whole chain, offline, on a CPU
