@@ -1,0 +1,100 @@
+"""How a sensor and the air above it show a scene: light, haze, cloud, blur, noise, compression."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as PilImage
+from PIL import ImageFilter
+
+from think2seg.samples.labelled import Image, Mask
+from think2seg.samples.simulate.canvas import Canvas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One family of imagery."""
+
+    name: str
+    gsd_m: tuple[float, float]
+    """Range of ground sampling distances in metres."""
+    gain: tuple[float, float]
+    """Range of overall brightness."""
+    finest: float
+    """Smallest share of the size that the scene may have been resampled from, 1 is native."""
+    clouds: float
+    """Probability of a cloud or its shadow on the tile."""
+
+
+DRONE = Look(name="drone", gsd_m=(0.15, 0.6), gain=(0.8, 1.2), finest=0.7, clouds=0.02)
+AERIAL = Look(name="aerial", gsd_m=(0.6, 2.0), gain=(0.75, 1.2), finest=0.6, clouds=0.03)
+REGIONAL = Look(name="regional", gsd_m=(2.0, 6.0), gain=(0.7, 1.15), finest=0.45, clouds=0.08)
+SATELLITE = Look(name="satellite", gsd_m=(8.0, 12.0), gain=(0.5, 1.15), finest=0.4, clouds=0.2)
+
+
+def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
+    """The 8-bit picture of a canvas, (y, x, 3) uint8, and what an opaque cloud hides of it, (y, x) bool or None."""
+    rng = canvas.rng
+    hidden = _clouds(canvas) if canvas.chance(look.clouds) else None
+    image = canvas.image
+    image *= (rng.uniform(*look.gain) * (1 + rng.normal(0, 0.045, 3))).astype(np.float32)
+    image += (rng.normal(0, 5) + rng.normal(0, 2, 3)).astype(np.float32)
+    if canvas.chance(0.35):
+        along, _ = canvas.frame(float(rng.uniform(0, 2 * math.pi)), canvas.size / 2, canvas.size / 2)
+        image *= (1 + np.float32(rng.uniform(0, 0.3) / canvas.size) * along)[..., None]
+    if canvas.chance(0.25):
+        haze = np.float32(rng.uniform(0.05, 0.4))
+        veil = (rng.uniform(150, 215) + np.array([-6, 0, 8])).astype(np.float32)
+        image += haze * (veil - image)
+    if canvas.chance(0.25):
+        grey = image.mean(axis=2, keepdims=True)
+        image += np.float32(rng.uniform(-0.35, 0.6)) * (image - grey)
+    noise_level = rng.uniform(0.3, 6.0)
+    native = _resample(canvas, np.clip(image, 0, 255).astype(np.uint8), look)
+    grains = np.stack([canvas.noise(int(rng.integers(0, 2))) for _ in range(3)], axis=2)
+    noisy = native.astype(np.float32) + np.float32(noise_level) * grains
+    return _compress(canvas, np.clip(noisy, 0, 255).astype(np.uint8)), hidden
+
+
+def _resample(canvas: Canvas, image: Image, look: Look) -> Image:
+    """Lose sharpness as optics and resampling do."""
+    picture = PilImage.fromarray(image)
+    if canvas.chance(0.5):
+        smaller = round(canvas.size * float(canvas.rng.uniform(look.finest, 0.95)))
+        picture = picture.resize((smaller, smaller), PilImage.Resampling.BOX)
+        picture = picture.resize((canvas.size, canvas.size), PilImage.Resampling.BICUBIC)
+    elif canvas.chance(0.5):
+        picture = picture.filter(ImageFilter.BoxBlur(float(canvas.rng.uniform(0.3, 1.0))))
+    elif canvas.chance(0.3):
+        picture = picture.filter(ImageFilter.SHARPEN)
+    return np.asarray(picture)
+
+
+def _compress(canvas: Canvas, image: Image) -> Image:
+    if not canvas.chance(0.35):
+        return image
+    buffer = io.BytesIO()
+    PilImage.fromarray(image).save(buffer, "JPEG", quality=int(canvas.rng.integers(35, 95)))
+    return np.asarray(PilImage.open(buffer))
+
+
+def _clouds(canvas: Canvas) -> Mask | None:
+    """Clouds, and their shadows some way off; either may be alone on the tile."""
+    rng = canvas.rng
+    billows = canvas.noise(7) + np.float32(0.4) * canvas.noise(5) + np.float32(0.15) * canvas.noise(3)
+    edge = float(rng.uniform(0.9, 2.2))
+    density = np.clip((billows - edge) * np.float32(rng.uniform(1.2, 4.0)), 0, 1)
+    offset = canvas.between(20, 90)
+    shadow = np.roll(
+        density,
+        (round(math.sin(canvas.sun_angle) * offset), round(math.cos(canvas.sun_angle) * offset)),
+        axis=(0, 1),
+    )
+    canvas.image *= 1 - (shadow * np.float32(rng.uniform(0.3, 0.65)))[..., None]
+    if canvas.chance(0.4):
+        return None
+    canvas.blend(density, np.full(3, rng.uniform(215, 250), np.float32))
+    return np.asarray(density > 0.6)
