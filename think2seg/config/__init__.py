@@ -1,0 +1,37 @@
+"""Monitors and archives: YAML files, checked line by line."""
+
+from __future__ import annotations
+
+from think2seg.config.archive import (
+    Archive,
+    Band,
+    FixedScaling,
+    MetadataScaling,
+    QualityBits,
+    QualityClasses,
+    Recipe,
+    Sentinel2Scaling,
+)
+from think2seg.config.files import archive_names, conf_root, load_archive, load_monitor, monitor_names, monitor_schema
+from think2seg.config.monitor import LocalPrompter, Models, Monitor, SamSegmenter
+
+__all__ = [
+    "Archive",
+    "Band",
+    "FixedScaling",
+    "LocalPrompter",
+    "MetadataScaling",
+    "Models",
+    "Monitor",
+    "QualityBits",
+    "QualityClasses",
+    "Recipe",
+    "SamSegmenter",
+    "Sentinel2Scaling",
+    "archive_names",
+    "conf_root",
+    "load_archive",
+    "load_monitor",
+    "monitor_names",
+    "monitor_schema",
+]

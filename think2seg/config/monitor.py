@@ -1,0 +1,206 @@
+"""Monitors: one question, asked of one archive over one region."""
+
+from __future__ import annotations
+
+import string
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import shapely
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from shapely.geometry.base import BaseGeometry
+
+from think2seg.config.archive import Archive
+from think2seg.config.digests import content_digest
+from think2seg.config.documents import Part, nearest
+from think2seg.config.intervals import Interval, parse_interval
+from think2seg.config.regions import Region
+
+
+def _interval_text(text: str) -> str:
+    parse_interval(text)
+    return text
+
+
+def _timezone(name: str) -> str:
+    if name not in available_timezones():
+        hint = nearest(name, sorted(available_timezones(), key=len))
+        raise ValueError(f"not a time zone of the IANA database, such as Europe/Berlin. {hint}".strip())
+    return name
+
+
+def _uri_fields(uri: str) -> str:
+    allowed = {"question", "zone"}
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(uri) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{error}; the places that can be filled are {{question}} and {{zone}}") from error
+    if unknown := fields - allowed:
+        raise ValueError(f"{{{unknown.pop()}}} cannot be filled; the places that can are {{question}} and {{zone}}")
+    return uri
+
+
+class Source(Part):
+    """Where imagery comes from, and which of it."""
+
+    archive: str
+    """Name of a file in ``conf/archives``, or the path of one."""
+    catalog: str | None = None
+    """``sample:NAME``, a path, or the URL of a STAC API or static catalog; default the archive's endpoint."""
+    collections: tuple[str, ...] = ()
+    """Default the archive's."""
+    datetime: Annotated[str, AfterValidator(_interval_text)]
+    """``2009-01-01/2020-12-31``; either side may be ``..``; both days included."""
+    max_cloud_cover: Annotated[float, Field(ge=0, le=100)] = 100.0
+    """Percent; an acquisition whose every scene is cloudier is not read."""
+    lookback_days: PositiveInt | None = None
+    """How far back a repeated run searches for late and changed scenes; default the whole interval."""
+    query: dict[str, dict[Literal["eq", "neq", "lt", "lte", "gt", "gte", "in"], Any]] = Field(default={})
+    """Item property → comparison, as in the STAC query extension."""
+
+    @property
+    def interval(self) -> Interval:
+        """`datetime` as UTC times; None on an open side."""
+        return parse_interval(self.datetime)
+
+
+class GridOptions(Part):
+    """The pixel grid of the cube."""
+
+    crs: str = "auto"
+    """``EPSG:…``, or ``auto``: the CRS of the scenes, else the UTM zone."""
+    resolution: PositiveFloat | None = None
+    """CRS units; default the archive's."""
+
+
+class TileOptions(Part):
+    """The model unit on the ground, in metres."""
+
+    footprint_m: PositiveFloat | None = None
+    """Side of a tile, halo included; default the archive's."""
+    halo_m: NonNegativeFloat | None = None
+    """Width of the context around a tile's core; default a sixth of the footprint."""
+
+
+type Weights = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda:0", "mps"])]
+
+
+class LocalPrompter(Part):
+    """A Qwen2.5-VL prompter in the worker's process."""
+
+    kind: Literal["local"] = "local"
+    path: str = "champion"
+    """``champion``, a folder of weights, or a hub id."""
+    batch: PositiveInt = 16
+    dtype: Weights = "auto"
+    device: Device = "auto"
+    max_new_tokens: PositiveInt | None = None
+    """Default: what the weights folder says."""
+    template: str | None = None
+    """Name or path of a template; default the weights folder's own, else ours."""
+
+
+class SamSegmenter(Part):
+    """A segment-anything checkpoint in the worker's process."""
+
+    kind: Literal["sam"] = "sam"
+    path: str = "bundled"
+    """``bundled``, a folder of weights, or a checkpoint."""
+    dtype: Weights = "auto"
+    device: Device = "auto"
+
+
+class Models(Part):
+    """Who answers and who draws."""
+
+    prompter: LocalPrompter = LocalPrompter()
+    segmenter: SamSegmenter = SamSegmenter()
+
+
+class CubeOptions(Part):
+    """Where the masks go."""
+
+    uri: Annotated[str, Field(min_length=1), AfterValidator(_uri_fields)]
+    """Path or URL; may hold ``{question}`` and ``{zone}``."""
+    block_px: Annotated[int, Field(ge=16, le=8192)] = 1024
+
+
+class Budget(Part):
+    """What one run may spend; the rest is left over, visibly."""
+
+    tiles: PositiveInt | None = None
+
+
+class Schedule(Part):
+    """When the question is asked again."""
+
+    cron: Annotated[str, Field(pattern=r"^\S+( \S+){4}$", examples=["0 6 * * 1"])]
+    """Five fields: minute, hour, day, month, weekday."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of `cron`."""
+        return ZoneInfo(self.timezone)
+
+
+class ClusterOptions(Part):
+    """Where engines run."""
+
+    workers: PositiveInt | None = None
+    """Local processes; default one per core."""
+    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ucx|ws|wss)://", examples=["tcp://host:8786"])] | None = None
+    """Address of an existing Dask scheduler, such as ``tcp://host:8786``."""
+    gpus: bool = False
+    """Ask every work order's worker for one ``GPU`` resource."""
+    in_flight: PositiveInt = 2
+    """Work orders per worker."""
+    order_blocks: PositiveInt = 4
+    """Blocks per work order."""
+
+
+class Monitor(Part):
+    """A standing question: ``conf/monitors/NAME.yaml``."""
+
+    monitor: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", examples=["nd-wetlands"])]
+    """Name: lower-case letters, digits and hyphens."""
+    title: str = ""
+    question: Annotated[str, Field(min_length=1, max_length=500)]
+    region: Region
+    source: Source
+    grid: GridOptions = GridOptions()
+    tile: TileOptions = TileOptions()
+    models: Models = Models()
+    cube: CubeOptions
+    budget: Budget = Budget()
+    schedule: Schedule | None = None
+    cluster: ClusterOptions = ClusterOptions()
+
+    @property
+    def hash(self) -> str:
+        """Hash of what is asked, of what and by whom; not of title, place of the cube, budget, schedule or cluster."""
+        kept = self.model_dump(mode="json", exclude={"title", "region", "budget", "schedule", "cluster"})
+        del kept["cube"]["uri"], kept["source"]["catalog"]
+        return content_digest({**kept, "region": shapely.to_geojson(self.region.geometry())})
+
+    @property
+    def geometry(self) -> BaseGeometry:
+        """Region in WGS 84; parts on both sides of the antimeridian where it crosses."""
+        return self.region.geometry()
+
+    def collections(self, archive: Archive) -> tuple[str, ...]:
+        """Collections to search."""
+        return self.source.collections or archive.collections
+
+    def resolution(self, archive: Archive) -> float:
+        """Pixel size in units of the grid's CRS."""
+        return self.grid.resolution or archive.resolution
+
+    def footprint_m(self, archive: Archive) -> float:
+        """Side of a tile on the ground, halo included, in metres."""
+        return self.tile.footprint_m or archive.tile_footprint_m
+
+    def halo_m(self, archive: Archive) -> float:
+        """Width of a tile's halo in metres."""
+        return self.footprint_m(archive) / 6 if self.tile.halo_m is None else self.tile.halo_m

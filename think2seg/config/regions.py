@@ -1,0 +1,109 @@
+"""Regions: the ground a monitor looks at, in WGS 84."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import shapely
+from pydantic import AfterValidator, Field
+from shapely.geometry.base import BaseGeometry
+
+from think2seg.config.documents import Part
+from think2seg.errors import ConfigError
+
+type Bbox = tuple[float, float, float, float]
+
+
+def _bbox(bbox: Bbox) -> Bbox:
+    west, south, east, north = bbox
+    if not (-180 <= west <= 180 and -180 <= east <= 180):
+        raise ValueError("longitudes go from -180 to 180: [west, south, east, north] in degrees")
+    if not -90 <= south < north <= 90:
+        raise ValueError("latitudes go from -90 to 90 and south is below north: [west, south, east, north] in degrees")
+    if west == east:
+        raise ValueError("west and east are the same")
+    return bbox
+
+
+def bbox_geometry(bbox: Bbox) -> BaseGeometry:
+    """Polygon of a WGS 84 box; two parts where west > east, that is, across the antimeridian."""
+    west, south, east, north = bbox
+    if west <= east:
+        return shapely.box(west, south, east, north)
+    return shapely.union_all([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
+
+
+class BboxRegion(Part):
+    """A box of longitudes and latitudes; west > east crosses the antimeridian."""
+
+    kind: Literal["bbox"]
+    bbox: Annotated[Bbox, AfterValidator(_bbox)]
+    """west, south, east, north in degrees."""
+
+    def geometry(self) -> BaseGeometry:
+        """Return the region in WGS 84."""
+        return bbox_geometry(self.bbox)
+
+
+class GeojsonRegion(Part):
+    """Polygons of a GeoJSON file."""
+
+    kind: Literal["geojson"]
+    path: str
+    """Relative to the current directory."""
+
+    def geometry(self) -> BaseGeometry:
+        """Return the union of the file's polygons in WGS 84.
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be read or holds no polygon.
+        """
+        try:
+            data = json.loads(Path(self.path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"region.path = {self.path!r} cannot be read: {error}", "A GeoJSON file of polygons in WGS 84."
+            ) from error
+        try:
+            return _polygons(data)
+        except ValueError as error:
+            raise ConfigError(f"region.path = {self.path!r}: {error}", "GeoJSON polygons in WGS 84.") from error
+
+
+def _geometry(value: dict[str, Any]) -> dict[str, Any]:
+    _polygons(value)
+    return value
+
+
+class GeometryRegion(Part):
+    """A GeoJSON geometry, feature or feature collection written into the monitor."""
+
+    kind: Literal["geometry"]
+    shape: Annotated[dict[str, Any], Field(alias="geometry"), AfterValidator(_geometry)]
+
+    def geometry(self) -> BaseGeometry:
+        """Return the region in WGS 84."""
+        return _polygons(self.shape)
+
+
+type Region = Annotated[BboxRegion | GeojsonRegion | GeometryRegion, Field(discriminator="kind")]
+
+
+def _polygons(data: Any) -> BaseGeometry:
+    """Union of the polygons in GeoJSON `data`, made valid; raises ValueError where there is none."""
+    try:
+        parts = shapely.get_parts(shapely.from_geojson(json.dumps(data)))
+    except shapely.GEOSException as error:
+        raise ValueError(f"not GeoJSON: {error}") from error
+    areas = [shapely.make_valid(part) for part in parts if part.geom_type in ("Polygon", "MultiPolygon")]
+    union = shapely.union_all(areas)
+    if union.is_empty or union.area == 0:
+        raise ValueError("no polygon with an area")
+    west, south, east, north = union.bounds
+    if west < -180 or east > 180 or south < -90 or north > 90:
+        raise ValueError(f"coordinates {union.bounds} are not degrees of longitude and latitude")
+    return union
