@@ -93,8 +93,11 @@ class Canvas:
             self.image[mask] = colour
 
     def blend(self, weight: Field, colour: Field) -> None:
-        """Mix `colour`, (3,) or (y, x, 3), into the image by a weight of (y, x) in 0 to 1."""
-        self.image += weight[..., None] * (colour - self.image)
+        """Mix `colour`, (3,) float32, into the image by a weight of (y, x) in 0 to 1."""
+        rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
+        if len(rows):
+            touched = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            self.image[touched] += weight[touched][..., None] * (colour - self.image[touched])
 
     def shade(self, mask: Mask, reach: float, depth: float = 0.55) -> None:
         """Darken what lies up to `reach` storeys down-sun of `mask`, outside of it."""

@@ -40,23 +40,27 @@ def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
     rng = canvas.rng
     hidden = _clouds(canvas) if canvas.chance(look.clouds) else None
     image = canvas.image
-    image *= (rng.uniform(*look.gain) * (1 + rng.normal(0, 0.045, 3))).astype(np.float32)
-    image += (rng.normal(0, 5) + rng.normal(0, 2, 3)).astype(np.float32)
     if canvas.chance(0.35):
         along, _ = canvas.frame(float(rng.uniform(0, 2 * math.pi)), canvas.size / 2, canvas.size / 2)
         image *= (1 + np.float32(rng.uniform(0, 0.3) / canvas.size) * along)[..., None]
+    gain = rng.uniform(*look.gain) * (1 + rng.normal(0, 0.045, 3))
+    offset = rng.normal(0, 5) + rng.normal(0, 2, 3)
     if canvas.chance(0.25):
-        haze = np.float32(rng.uniform(0.05, 0.4))
-        veil = (rng.uniform(150, 215) + np.array([-6, 0, 8])).astype(np.float32)
-        image += haze * (veil - image)
+        haze = rng.uniform(0.05, 0.4)
+        veil = rng.uniform(150, 215) + np.array([-6, 0, 8])
+        gain, offset = gain * (1 - haze), offset * (1 - haze) + haze * veil
     if canvas.chance(0.25):
-        grey = image.mean(axis=2, keepdims=True)
-        image += np.float32(rng.uniform(-0.35, 0.6)) * (image - grey)
-    noise_level = rng.uniform(0.3, 6.0)
-    native = _resample(canvas, np.clip(image, 0, 255).astype(np.uint8), look)
-    grains = np.stack([canvas.noise(int(rng.integers(0, 2))) for _ in range(3)], axis=2)
-    noisy = native.astype(np.float32) + np.float32(noise_level) * grains
-    return _compress(canvas, np.clip(noisy, 0, 255).astype(np.uint8)), hidden
+        grey = np.float32(rng.uniform(-0.6, 0.35)) * (image @ np.full(3, 1 / 3, np.float32))[..., None]
+        image += grey - grey.mean()
+    image *= gain.astype(np.float32)
+    image += offset.astype(np.float32)
+    np.clip(image, 0, 255, out=image)
+    picture = _resample(canvas, image.astype(np.uint8), look).astype(np.float32)
+    level = np.float32(rng.uniform(0.3, 6.0))
+    for band in range(3):
+        picture[..., band] += level * canvas.noise(int(rng.integers(0, 2)))
+    np.clip(picture, 0, 255, out=picture)
+    return _compress(canvas, picture.astype(np.uint8)), hidden
 
 
 def _resample(canvas: Canvas, image: Image, look: Look) -> Image:

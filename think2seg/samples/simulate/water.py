@@ -33,24 +33,27 @@ def fill_water(canvas: Canvas, mask: Mask, depth: Field, colour: Field) -> None:
     `depth` is (y, x), 0 at the shore and growing inwards, about 1 well inside.
     """
     rng = canvas.rng
-    surface = np.broadcast_to(colour, (*mask.shape, 3)).copy()
+    surface = np.broadcast_to(colour, (int(np.count_nonzero(mask)), 3)).copy()
+
+    def mix(weight: Field, other: Field) -> None:
+        surface[:] += weight[mask][:, None] * (other - surface)
+
     if canvas.chance(0.3):
         along, _ = canvas.frame(float(rng.uniform(0, 2 * math.pi)), *canvas.point())
-        slope = np.clip(0.5 + along / np.float32(canvas.between(120, 420)), 0, 1)[..., None]
-        surface += slope * (pick(rng, _KINDS[rng.integers(len(_KINDS))]) - surface) * np.float32(rng.uniform(0.3, 1))
+        slope = np.clip(0.5 + along / np.float32(canvas.between(120, 420)), 0, 1)
+        mix(slope * np.float32(rng.uniform(0.3, 1)), pick(rng, _KINDS[rng.integers(len(_KINDS))]))
     if canvas.chance(0.5):
-        fringe = np.clip(1 - depth / np.float32(rng.uniform(0.1, 0.5)), 0, 1)[..., None]
+        fringe = np.clip(1 - depth / np.float32(rng.uniform(0.1, 0.5)), 0, 1)
         shallow = pick(rng, palette.BROWN_WATER + palette.GREEN_WATER + palette.DARK_WATER)
-        surface += fringe * (shallow - surface) * np.float32(rng.uniform(0.2, 0.8))
+        mix(fringe * np.float32(rng.uniform(0.2, 0.8)), shallow)
     light = np.float32(rng.uniform(0.3, 2.2)) * canvas.noise(int(rng.integers(1, 4)))
     light += np.float32(rng.uniform(0.0, 3.0)) * canvas.noise(6)
     if canvas.chance(0.4):
-        strength = np.float32(rng.uniform(1, 5))
+        strength = np.float32(rng.uniform(0.6, 3))
         light += strength * texture.streaks(rng, canvas.size, float(rng.uniform(0, math.pi)))
     if canvas.chance(0.08):
-        weeds = np.clip(canvas.noise(4) + canvas.noise(2) - 1.4, 0, 1)[..., None]
-        surface += weeds * (pick(rng, palette.MARSH) - surface)
-    canvas.image[mask] = (surface + light[..., None])[mask]
+        mix(np.clip(canvas.noise(4) + canvas.noise(2) - 1.4, 0, 1), pick(rng, palette.MARSH))
+    canvas.image[mask] = surface + light[mask][:, None]
 
 
 def _shores(canvas: Canvas, height: Field, level: float) -> None:
@@ -85,10 +88,8 @@ def potholes(canvas: Canvas, *, cover: float) -> None:
     _shores(canvas, height, level)
     fill_water(canvas, mask, level - height, water_colour(canvas))
     if canvas.chance(0.3):
-        other = mask & (canvas.noise(7) > canvas.rng.normal(0, 0.6))
-        whole = texture.grow(other, 1) & mask
-        if not np.array_equal(whole, other) and canvas.chance(0.5):
-            canvas.blend(other * np.float32(0.35), water_colour(canvas))
+        algae = np.clip(canvas.noise(7) + np.float32(0.3) * canvas.noise(5), 0, 1) * mask
+        canvas.blend(algae * np.float32(rng.uniform(0.3, 0.8)), pick(rng, palette.GREEN_WATER))
 
 
 def round_lake(canvas: Canvas, *, radius_px: float, anywhere: bool = True) -> bool:
@@ -132,7 +133,7 @@ def course(canvas: Canvas, bend_px: float) -> list[tuple[float, float]]:
     rng = canvas.rng
     angle = float(rng.choice((0, 0.5, rng.uniform(0, 1)), p=(0.2, 0.2, 0.6))) * math.pi + float(rng.normal(0, 0.04))
     row, column = canvas.point(canvas.size * 0.12)
-    step = np.linspace(-1.5, 1.5, 90)
+    step = np.linspace(-1.1, 1.1, 56)
     offset = sum(
         rng.normal() * np.sin(2 * math.pi * wave * step + rng.uniform(0, 6.3)) / wave**0.8 for wave in (0.35, 0.8, 1.7)
     )
@@ -146,7 +147,8 @@ def course(canvas: Canvas, bend_px: float) -> list[tuple[float, float]]:
 def ribbon(size: int, line: list[tuple[float, float]], width_px: float) -> Mask:
     """Pixels of a line of that width, (y, x) bool."""
     picture = PilImage.new("L", (size, size))
-    ImageDraw.Draw(picture).line(line, fill=1, width=max(1, round(width_px)), joint="curve")
+    width = max(1, round(width_px))
+    ImageDraw.Draw(picture).line(line, fill=1, width=width, joint="curve" if width > 6 else None)
     return np.asarray(picture).astype(np.bool_)
 
 
