@@ -15,7 +15,7 @@ PACKAGE = ROOT / "think2seg"
 # From the bottom up. Rooms on one line stand beside each other and do not import one another.
 ROOMS = [
     ("errors",),
-    ("config", "stats"),
+    ("config", "crs"),
     ("samples",),
     ("stac",),
     ("grid",),
