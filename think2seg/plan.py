@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -52,6 +52,8 @@ class HeldStep:
     states: Mapping[Block, BlockState]
     attempts: Mapping[Block, int]
     """How often a failed block was tried."""
+    unparsable: frozenset[Block] = frozenset()
+    """Blocks with a tile whose answer stayed unreadable: asked again only by other weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,10 @@ class PlanLine:
     revision: int
     note: str
     """Detail for people: which band is missing, how cloudy, what was resampled."""
+    over_budget: tuple[Block, ...] = ()
+    """Blocks that the budget cut off; they stay pending and are planned again."""
+    attempts: Mapping[Block, int] = field(default_factory=dict)
+    """How often blocks of this line failed before; zero where not named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The cube: masks of one question over time, appended and never rewritten."""
