@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -62,6 +64,8 @@ class Sentinel2Scaling(Part):
     """Digital numbers, added before scaling."""
     since: str = "04.00"
     """First processing baseline that carries the offset."""
+    since_day: date = date(2022, 1, 25)
+    """First day of acquisition that carries it, for items that name no baseline."""
     applied_property: str | None = None
     """Item property that is true where the provider has already removed the offset."""
 
@@ -105,15 +109,34 @@ class ResamplingRules(Part):
     categories: Literal["nearest", "mode"] = "nearest"
 
 
-class AcquisitionRules(Part):
-    """Item properties that tell acquisitions and re-processings apart; the first one present counts."""
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"it has {groups} groups, and needs one: the part that counts")
+    return pattern
 
-    platform: tuple[str, ...] = ("platform",)
-    orbit: tuple[str, ...] = ()
+
+class PropertyRule(Part):
+    """A value of an item's properties, or a part of it."""
+
+    property: str
+    """Property name, or ``id``."""
+    pattern: Annotated[str, AfterValidator(_one_group)] = r"^\s*(.*?)\s*$"
+    """Regular expression whose only group is the value."""
+
+
+class AcquisitionRules(Part):
+    """What tells acquisitions and re-processings apart; of several rules the first that finds a value counts."""
+
+    platform: tuple[PropertyRule, ...] = (PropertyRule(property="platform"),)
+    orbit: tuple[PropertyRule, ...] = ()
     """Relative orbit, path or flight line."""
-    place: tuple[str, ...] = ()
-    """Granule (MGRS tile, path/row): scenes of one acquisition and place are re-processings of each other."""
-    baseline: tuple[str, ...] = ()
+    place: tuple[PropertyRule, ...] = ()
+    """Granule (MGRS tile, path and row): scenes of one acquisition and place are re-processings of each other."""
+    baseline: tuple[PropertyRule, ...] = ()
     """Processing baseline: the newest wins."""
 
 

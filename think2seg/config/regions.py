@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import shapely
 from pydantic import AfterValidator, Field
+from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.config.documents import Part
@@ -30,9 +31,9 @@ def _bbox(bbox: Bbox) -> Bbox:
 def bbox_geometry(bbox: Bbox) -> BaseGeometry:
     """Polygon of a WGS 84 box; two parts where west > east, that is, across the antimeridian."""
     west, south, east, north = bbox
-    if west <= east:
-        return shapely.box(west, south, east, north)
-    return shapely.union_all([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
+    sides = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    union: BaseGeometry = shapely.union_all([shapely.box(left, south, right, north) for left, right in sides])
+    return union
 
 
 class BboxRegion(Part):
@@ -97,10 +98,10 @@ def _polygons(data: Any) -> BaseGeometry:
     """Union of the polygons in GeoJSON `data`, made valid; raises ValueError where there is none."""
     try:
         parts = shapely.get_parts(shapely.from_geojson(json.dumps(data)))
-    except shapely.GEOSException as error:
+    except GEOSException as error:
         raise ValueError(f"not GeoJSON: {error}") from error
     areas = [shapely.make_valid(part) for part in parts if part.geom_type in ("Polygon", "MultiPolygon")]
-    union = shapely.union_all(areas)
+    union: BaseGeometry = shapely.union_all(areas)
     if union.is_empty or union.area == 0:
         raise ValueError("no polygon with an area")
     west, south, east, north = union.bounds
