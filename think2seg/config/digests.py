@@ -9,5 +9,5 @@ from typing import Any
 
 def content_digest(data: Any) -> str:
     """Hash JSON-like `data`, independent of key order; 32 hexadecimal digits."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256(text.encode()).hexdigest()[:32]

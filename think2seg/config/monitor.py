@@ -40,6 +40,9 @@ def _uri_fields(uri: str) -> str:
     return uri
 
 
+type Comparison = Literal["eq", "neq", "lt", "lte", "gt", "gte", "in"]
+
+
 class Source(Part):
     """Where imagery comes from, and which of it."""
 
@@ -55,7 +58,7 @@ class Source(Part):
     """Percent; an acquisition whose every scene is cloudier is not read."""
     lookback_days: PositiveInt | None = None
     """How far back a repeated run searches for late and changed scenes; default the whole interval."""
-    query: dict[str, dict[Literal["eq", "neq", "lt", "lte", "gt", "gte", "in"], Any]] = Field(default={})
+    query: dict[str, dict[Comparison, Any]] = Field(default={})
     """Item property → comparison, as in the STAC query extension."""
 
     @property

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import shapely
 from pydantic import AfterValidator, Field
-from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.config.documents import Part
@@ -96,14 +95,11 @@ type Region = Annotated[BboxRegion | GeojsonRegion | GeometryRegion, Field(discr
 
 def _polygons(data: Any) -> BaseGeometry:
     """Union of the polygons in GeoJSON `data`, made valid; raises ValueError where there is none."""
-    try:
-        parts = shapely.get_parts(shapely.from_geojson(json.dumps(data)))
-    except GEOSException as error:
-        raise ValueError(f"not GeoJSON: {error}") from error
+    parts = shapely.get_parts(shapely.from_geojson(json.dumps(data), on_invalid="ignore"))
     areas = [shapely.make_valid(part) for part in parts if part.geom_type in ("Polygon", "MultiPolygon")]
     union: BaseGeometry = shapely.union_all(areas)
     if union.is_empty or union.area == 0:
-        raise ValueError("no polygon with an area")
+        raise ValueError("no GeoJSON polygon with an area")
     west, south, east, north = union.bounds
     if west < -180 or east > 180 or south < -90 or north > 90:
         raise ValueError(f"coordinates {union.bounds} are not degrees of longitude and latitude")

@@ -1,0 +1,1 @@
+"""Search, scenes, fingerprints: what a catalog says exists."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
-from datetime import date, datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,16 +12,18 @@ class Scene:
 
     id: str
     collection: str
-    datetime: datetime
+    datetime: dt.datetime
     """Acquisition time, UTC."""
     platform: str
     orbit: str
     """Relative orbit, path/row or flight line; empty where the collection has none."""
-    solar_day: date
+    solar_day: dt.date
     """Local solar day at the scene's centre."""
+    place: str = ""
+    """Granule within the acquisition (MGRS tile, path and row); empty where the collection has none."""
     baseline: str
     """Processing baseline; empty where the collection has none."""
-    updated: datetime | None
+    updated: dt.datetime | None
     bbox_wgs84: tuple[float, float, float, float]
     """(min_x, min_y, max_x, max_y) degrees."""
     footprint: str
@@ -44,7 +46,7 @@ class Acquisition:
 
     id: str
     """Stable key, safe as a path segment: ``20200831-aircraft`` or ``20220103-sentinel-2a-r122``."""
-    time: datetime
+    time: dt.datetime
     """Earliest scene time, UTC."""
     scenes: tuple[Scene, ...]
     """Mosaic order: the first scene wins where several cover a pixel."""
