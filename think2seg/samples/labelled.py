@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -40,8 +40,10 @@ class LabelledImage:
     """The place and, where there are several, the date; tiles of one site are never independent."""
     split: Split
     licence: str
-    ignore: Mask | None = field(default=None)
+    ignore: Mask | None = None
     """(y, x) bool, pixels no loss or metric should count (no imagery, doubtful labels); None when there are none."""
+    footprint: tuple[float, float, float, float] | None = None
+    """(min_x, min_y, max_x, max_y) in map units of the source; None for a simulated scene."""
 
     def mask_of(self, concepts: Collection[str]) -> Mask:
         """Union of the instances of `concepts` as (y, x) bool."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +73,15 @@ class Canvas:
         return self.px(float(self.rng.uniform(low, high)))
 
     def chance(self, probability: float) -> bool:
+        """True with that probability."""
         return bool(self.rng.random() < probability)
 
     def noise(self, scale: int) -> Field:
+        """Noise as large as the canvas, see `texture.noise`."""
         return texture.noise(self.rng, self.size, scale)
 
     def frame(self, angle: float, row: float, column: float) -> tuple[Field, Field]:
+        """Distances along and across a direction, see `texture.frame`."""
         return texture.frame(self.size, angle, row, column)
 
     def point(self, margin_px: float = 0.0) -> tuple[float, float]:
@@ -92,7 +96,7 @@ class Canvas:
         else:
             self.image[mask] = colour
 
-    def blend(self, weight: Field, colour: Field) -> None:
+    def blend(self, weight: npt.NDArray[np.floating[Any]], colour: Field) -> None:
         """Mix `colour`, (3,) float32, into the image by a weight of (y, x) in 0 to 1."""
         rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
         if len(rows):

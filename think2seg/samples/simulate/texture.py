@@ -62,7 +62,7 @@ def streaks(rng: np.random.Generator, size: int, angle: float, stretch: float = 
     along, across = frame(size, angle, 0.0, 0.0)
     row = (across + rng.uniform(2_000, 3_000)).astype(np.intp) % BANK_SIDE
     column = (along / stretch + rng.uniform(2_000, 3_000)).astype(np.intp) % BANK_SIDE
-    return _bank()[2][row, column]
+    return np.asarray(_bank()[2][row, column])
 
 
 def terrain(rng: np.random.Generator, size: int, *, warp_px: float, roughness: float) -> Field:
@@ -72,7 +72,8 @@ def terrain(rng: np.random.Generator, size: int, *, warp_px: float, roughness: f
     rows = (row + top + warp_px * noise(rng, size, 5)).astype(np.intp) % BANK_SIDE
     columns = (column + left + warp_px * noise(rng, size, 5)).astype(np.intp) % BANK_SIDE
     hills = _bank()[7 if rng.random() < 0.5 else 6][rows, columns]
-    return hills + np.float32(roughness) * noise(rng, size, 4) + np.float32(roughness / 3) * noise(rng, size, 3)
+    hills = hills + np.float32(roughness) * noise(rng, size, 4) + np.float32(roughness / 3) * noise(rng, size, 3)
+    return np.asarray(hills, np.float32)
 
 
 @cache

@@ -24,17 +24,17 @@ def _crowns(canvas: Canvas, mask: Mask, colour: Field) -> None:
     canvas.image[mask] = colour + light[mask][:, None] * tint
 
 
-def canopy_colour(canvas: Canvas) -> Field:
+def _canopy_colour(canvas: Canvas) -> Field:
     return pick(canvas.rng, palette.AUTUMN_CANOPY if canvas.chance(0.15) else palette.CANOPY, 5.0)
 
 
 def forest_backdrop(canvas: Canvas) -> None:
     """Forest all over; its instances are what later paint leaves of it."""
     everything = np.ones((canvas.size, canvas.size), np.bool_)
-    _crowns(canvas, everything, canopy_colour(canvas))
+    _crowns(canvas, everything, _canopy_colour(canvas))
     if canvas.chance(0.4):
         stands = canvas.noise(6) > canvas.rng.normal(0.5, 0.5)
-        _crowns(canvas, stands, canopy_colour(canvas))
+        _crowns(canvas, stands, _canopy_colour(canvas))
     canvas.claim("forest", everything)
     canvas.taken[:] = False
 
@@ -45,7 +45,7 @@ def _patch(canvas: Canvas, radius_px: float, *, ragged: float, straight: float) 
     row, column = canvas.point(canvas.px(6))
     along, across = canvas.frame(float(rng.uniform(0, math.pi)), row, column)
     stretch = float(rng.uniform(0.6, 1.6))
-    along, across = np.abs(along) / (radius_px * stretch), np.abs(across) / (radius_px / stretch)
+    along, across = np.abs(along / np.float32(radius_px * stretch)), np.abs(across / np.float32(radius_px / stretch))
     if canvas.chance(straight):
         height = np.maximum(along, across) - 1 + np.float32(ragged * 0.25) * canvas.noise(3)
     else:
@@ -62,7 +62,7 @@ def forest_patch(canvas: Canvas) -> None:
     if not canvas.is_free(mask, 0.08):
         return
     canvas.shade(mask, reach=1.0)
-    _crowns(canvas, mask, canopy_colour(canvas))
+    _crowns(canvas, mask, _canopy_colour(canvas))
     canvas.claim("forest", mask, gap_px=4)
 
 
@@ -71,7 +71,7 @@ def trees(canvas: Canvas) -> None:
     crowns = canvas.noise(3) + 0.7 * canvas.noise(6) > canvas.rng.uniform(2.4, 3.0)
     crowns &= ~canvas.taken
     canvas.shade(crowns, reach=0.7)
-    _crowns(canvas, crowns, canopy_colour(canvas))
+    _crowns(canvas, crowns, _canopy_colour(canvas))
     canvas.disown(crowns)
 
 

@@ -22,7 +22,7 @@ def water_colour(canvas: Canvas) -> Field:
     """A colour of water; now and then one that is hard to tell from the ground nearby."""
     if canvas.chance(0.08):
         row, column = (int(value) for value in canvas.point())
-        return canvas.image[row, column] * np.float32(canvas.rng.uniform(0.75, 1.0)) + np.float32(2)
+        return np.asarray(canvas.image[row, column] * np.float32(canvas.rng.uniform(0.75, 1.0)) + np.float32(2))
     kind = canvas.rng.choice(len(_KINDS), p=(0.24, 0.2, 0.3, 0.12, 0.14))
     return pick(canvas.rng, _KINDS[kind])
 
