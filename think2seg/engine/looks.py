@@ -1,0 +1,149 @@
+"""Looks: the squares of imagery that the prompter is shown, and what came of each.
+
+All positions are pixels (y, x) of a block without its halo; a look begins left of and above its core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from think2seg.grid import Grid, Tile
+from think2seg.prompting import Answer, Reply
+from think2seg.segmentation import Drawn
+
+type RGB = npt.NDArray[np.uint8]
+
+MIN_LOOK_PX = 8
+"""Smallest side of a look that is worth a question."""
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the window in the array it lies in."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Look:
+    """One square of imagery: a tile, or a quarter of one that is asked again."""
+
+    tile: Tile
+    part: str
+    """Empty for the whole tile, ``0`` to ``3`` (row by row) for its quarters."""
+    rgb: RGB
+    """(side, side, 3) uint8, halo included."""
+    y: int
+    x: int
+    """Upper-left pixel of `rgb`."""
+    core: Window
+    """The pixels that this look answers for."""
+
+    @property
+    def side(self) -> int:
+        """Side of the square in pixels."""
+        return len(self.rgb)
+
+    def cut(self, array: npt.NDArray[np.bool_], window: Window) -> npt.NDArray[np.bool_]:
+        """The part of `array` (side, side) that lies in `window`, which must be inside the look."""
+        return array[Window(window.y - self.y, window.x - self.x, window.height, window.width).slices]
+
+    def quarters(self) -> tuple[Look, ...]:
+        """Four looks that share out the core, each with half the halo; empty where they would be too small."""
+        halo = (self.core.y - self.y) // 2
+        half = -(-self.core.height // 2)
+        side = half + 2 * halo
+        if side < MIN_LOOK_PX:
+            return ()
+        return tuple(self._quarter(row, col, half, halo, side) for row in (0, 1) for col in (0, 1))
+
+    def _quarter(self, row: int, col: int, half: int, halo: int, side: int) -> Look:
+        core = Window(
+            self.core.y + row * half,
+            self.core.x + col * half,
+            min(half, self.core.height - row * half),
+            min(half, self.core.width - col * half),
+        )
+        top = min(core.y - halo - self.y, self.side - side)
+        left = min(core.x - halo - self.x, self.side - side)
+        return Look(
+            tile=self.tile,
+            part=str(2 * row + col),
+            rgb=self.rgb[top : top + side, left : left + side],
+            y=self.y + top,
+            x=self.x + left,
+            core=core,
+        )
+
+
+def look_at(tile: Tile, rgb: RGB, grid: Grid) -> Look:
+    """The look at a whole tile; `rgb` is (tile_px, tile_px, 3) uint8 with the halo."""
+    return Look(
+        tile=tile,
+        part="",
+        rgb=rgb,
+        y=tile.y - grid.halo_px,
+        x=tile.x - grid.halo_px,
+        core=Window(tile.y, tile.x, grid.core_px, grid.core_px),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Seen:
+    """What one look brought."""
+
+    look: Look
+    reply: Reply
+    answer: Answer
+    """In pixels of the look."""
+    drawn: Sequence[Drawn]
+    """One per instance of the answer."""
+    seconds_prompt: float
+    seconds_segment: float
+    """The look's share of its batch."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether every pixel of the core has its answer."""
+        return self.answer.status in ("ok", "unknown concept")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Claim:
+    """A window of a block and the looks whose instances are drawn in it."""
+
+    window: Window
+    last: Seen
+    """The look that decides what became of the window."""
+    seen: tuple[Seen, ...]
+
+
+def in_order(seen: Iterable[Seen]) -> list[Seen]:
+    """`seen` by tile, row by row, and by part: the order of rows, whatever order the answers came in."""
+    return sorted(seen, key=lambda one: (one.look.tile.y, one.look.tile.x, one.look.part))
+
+
+def claims(seen: Iterable[Seen]) -> Iterator[Claim]:
+    """Share out the pixels of a block's tiles among the looks at them.
+
+    A tile's only look claims its core. Where a tile was asked again in quarters, a settled quarter claims its core
+    alone; in a quarter that stayed unsettled, what the whole look had named is drawn besides.
+    """
+    for _, group in groupby(in_order(seen), key=lambda one: one.look.tile):
+        whole, *parts = group
+        for last in parts or [whole]:
+            alone = last.settled or last is whole
+            yield Claim(window=last.look.core, last=last, seen=(last,) if alone else (whole, last))
