@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from think2seg.grid import Block
-from think2seg.stac.scenes import Acquisition
+import numpy as np
+import shapely
+
+from think2seg.crs import transformer
+from think2seg.errors import CatalogError
+from think2seg.grid import Block, Grid
+from think2seg.stac.scenes import Acquisition, Scene
+
+_SEGMENT_DEG = 0.05
+"""Footprint edges are densified to this before they are projected."""
 
 
 class Reason(StrEnum):
@@ -109,3 +117,293 @@ class WorkOrder:
 
     id: str
     jobs: tuple[BlockJob, ...]
+
+
+MAX_CHANGED = 0.05
+"""Share of the done scenes that may have changed before a run stops and asks."""
+
+
+def make_plan(
+    acquisitions: Sequence[Acquisition],
+    grid: Grid,
+    blocks: Sequence[Block],
+    held: Sequence[HeldStep],
+    *,
+    required_bands: Collection[str],
+    prompter_digest: str,
+    n_published: int,
+    estimate: Callable[[Acquisition, int], int],
+    max_cloud: float | None = None,
+    budget_tiles: int | None = None,
+    quarantine_after: int = 3,
+    allow_changes: bool = False,
+    window: tuple[datetime | None, datetime | None] = (None, None),
+) -> Plan:
+    """Decide, with a reason each, what is to be done for every acquisition.
+
+    Parameters
+    ----------
+    acquisitions
+        What the catalog has, in any order.
+    grid, blocks
+        The cube's grid, and the blocks of it that touch the region.
+    held
+        What the cube holds: `Ledger.held`.
+    required_bands
+        Canonical names of the bands that the recipe reads.
+    prompter_digest
+        The weights that will answer: blocks left unparsable by other ones are asked again.
+    n_published
+        Steps on the cube's time axis; new ones follow on.
+    estimate
+        Bytes to read for an acquisition and a number of blocks.
+    max_cloud
+        Percent; an acquisition is skipped when all of its scenes are cloudier.
+    budget_tiles
+        Tiles that may be asked; what it cuts off is planned again by the next run.
+    quarantine_after
+        Tries after which a failing block is left alone.
+    allow_changes
+        Do what has changed, however much it is.
+    window
+        (since, until) of the search, both inclusive; held acquisitions outside it are not expected in the catalog.
+
+    Raises
+    ------
+    CatalogError
+        More than one, and more than `MAX_CHANGED`, of the done scenes changed.
+    """
+    latest: dict[str, HeldStep] = {}
+    for step in held:
+        if step.acquisition not in latest or step.revision > latest[step.acquisition].revision:
+            latest[step.acquisition] = step
+    if not allow_changes:
+        _refuse_many_changes(acquisitions, latest)
+    ordered = sorted(acquisitions, key=lambda a: (a.time, a.id))
+    covered = _Coverage(ordered, grid, blocks)
+    newest = max((step.time for step in held), default=None)
+    lines = [
+        _first_line(acquisition, covered.of(acquisition), frozenset(required_bands), max_cloud, newest)
+        if acquisition.id not in latest
+        else _next_line(acquisition, covered, latest[acquisition.id], prompter_digest, quarantine_after)
+        for acquisition in ordered
+    ]
+    lines += _gone_lines({a.id for a in ordered}, latest, window)
+    lines.sort(key=lambda line: (line.time, line.id))
+    return Plan(lines=tuple(_allot(lines, grid, budget_tiles, n_published, estimate)))
+
+
+def bundle(plan: Plan, blocks_per_order: int, done: Collection[tuple[int, Block]] = ()) -> tuple[WorkOrder, ...]:
+    """Pack a plan's blocks into work orders, in step order; an order may hold blocks of several acquisitions.
+
+    Parameters
+    ----------
+    plan
+        What is to be done.
+    blocks_per_order
+        Blocks in one order; the last one may have fewer.
+    done
+        (step, block) pairs that an interrupted run already wrote.
+
+    Raises
+    ------
+    ValueError
+        `blocks_per_order` is below 1.
+    """
+    if blocks_per_order < 1:
+        raise ValueError(f"blocks_per_order is {blocks_per_order}, it must be 1 or more")
+    skip = set(done)
+    jobs = [
+        BlockJob(
+            acquisition=line.acquisition,
+            block=block,
+            step=line.step,
+            revision=line.revision,
+            attempt=line.attempts.get(block, 0) + 1,
+        )
+        for line in plan.work
+        if line.acquisition is not None and line.step is not None
+        for block in line.blocks
+        if (line.step, block) not in skip
+    ]
+    packs = [tuple(jobs[start : start + blocks_per_order]) for start in range(0, len(jobs), blocks_per_order)]
+    return tuple(
+        WorkOrder(id=f"{pack[0].step:06d}-{pack[0].block.row:05d}-{pack[0].block.col:05d}", jobs=pack) for pack in packs
+    )
+
+
+class _Coverage:
+    """Which blocks of the region each scene's footprint covers; all footprints are tested in one go."""
+
+    def __init__(self, acquisitions: Sequence[Acquisition], grid: Grid, blocks: Sequence[Block]) -> None:
+        footprints = list(dict.fromkeys(scene.footprint for a in acquisitions for scene in a.scenes))
+        self._blocks = sorted(blocks)
+        self._hits: dict[str, list[int]] = {footprint: [] for footprint in footprints}
+        for footprint, block in _pairs(footprints, grid, self._blocks):
+            self._hits[footprints[footprint]].append(block)
+
+    def of(self, acquisition: Acquisition, scenes: Collection[Scene] | None = None) -> tuple[Block, ...]:
+        """Blocks that the scenes (by default all of the acquisition) cover, in order."""
+        chosen = acquisition.scenes if scenes is None else scenes
+        numbers = sorted({number for scene in chosen for number in self._hits[scene.footprint]})
+        return tuple(self._blocks[number] for number in numbers)
+
+
+def _pairs(footprints: Sequence[str], grid: Grid, blocks: Sequence[Block]) -> Iterator[tuple[int, int]]:
+    """(footprint, block) positions that intersect. Touching edges do not count: blocks are shrunk by half a pixel."""
+    if not footprints or not blocks:
+        return
+    shapes = shapely.segmentize(shapely.from_geojson(footprints), _SEGMENT_DEG)
+    forward = transformer("EPSG:4326", grid.crs)
+    shapes = shapely.transform(shapes, lambda lonlat: np.column_stack(forward.transform(*lonlat.T)))
+    shapes = np.where(shapely.is_valid(shapes), shapes, shapely.make_valid(shapes))
+    rows, cols = np.asarray(blocks).T
+    side, transform, half = grid.block_px * grid.resolution, grid.transform, grid.resolution / 2
+    left, top = transform.c + cols * side, transform.f - rows * side
+    boxes = shapely.box(left + half, top - side + half, left + side - half, top - half)
+    found = shapely.STRtree(boxes).query(shapes, predicate="intersects")
+    yield from zip(*found.tolist(), strict=True)
+
+
+def _refuse_many_changes(acquisitions: Sequence[Acquisition], latest: Mapping[str, HeldStep]) -> None:
+    done = changed = 0
+    example = ""
+    for acquisition in acquisitions:
+        step = latest.get(acquisition.id)
+        for scene in acquisition.scenes if step is not None else ():
+            known = step.scenes.get(scene.id) if step is not None else None
+            done += known is not None
+            if known is not None and known != scene.fingerprint:
+                changed, example = changed + 1, scene.id
+    if changed > 1 and changed > MAX_CHANGED * done:
+        raise CatalogError(
+            f"{changed} of {done} scenes that are done have changed in the catalog, such as {example}",
+            f"Up to {MAX_CHANGED:.0%} are done again without asking.",
+            "If the archive was really re-processed, allow the changes for one run (--allow-changes).",
+        )
+
+
+def _first_line(
+    acquisition: Acquisition,
+    blocks: tuple[Block, ...],
+    required: frozenset[str],
+    max_cloud: float | None,
+    newest: datetime | None,
+) -> PlanLine:
+    """Line of an acquisition that the cube does not hold."""
+    lacking = {scene.id: sorted(required - scene.bands) for scene in acquisition.scenes if required - scene.bands}
+    clouds = [scene.cloud_cover for scene in acquisition.scenes]
+    if lacking:
+        item, bands = next(iter(lacking.items()))
+        return _line(acquisition, Reason.MISSING_BANDS, note=f"{item} has no {', '.join(bands)}")
+    if max_cloud is not None and all(cloud is not None and cloud > max_cloud for cloud in clouds):
+        clearest = min(cloud for cloud in clouds if cloud is not None)
+        return _line(acquisition, Reason.CLOUDY, note=f"{clearest:g} % cloud, limit {max_cloud:g} %")
+    if not blocks:
+        return _line(acquisition, Reason.OUTSIDE, note="no scene reaches a block of the region")
+    late = newest is not None and acquisition.time < newest
+    return _line(acquisition, Reason.LATE if late else Reason.NEW, blocks)
+
+
+def _next_line(
+    acquisition: Acquisition, covered: _Coverage, step: HeldStep, prompter: str, quarantine_after: int
+) -> PlanLine:
+    """Line of an acquisition that the cube holds: done, or a revision."""
+    known = set(step.scenes.values())
+    fresh_scenes = [scene for scene in acquisition.scenes if scene.fingerprint not in known]
+    changed = covered.of(acquisition, fresh_scenes)
+    failed = [block for block, state in step.states.items() if state is BlockState.FAILED]
+    again = {block for block in failed if step.attempts.get(block, 1) < quarantine_after}
+    again |= {block for block, state in step.states.items() if state is BlockState.PENDING}
+    again |= set(covered.of(acquisition)) - step.states.keys()
+    if prompter != step.prompter:
+        again |= step.unparsable
+    attempts = {block: count for block, count in step.attempts.items() if block in again and block not in changed}
+    if changed:
+        note = f"{len(fresh_scenes)} of {len(acquisition.scenes)} scenes changed"
+        blocks = tuple(sorted({*changed, *again}))
+        return _line(acquisition, Reason.CHANGED, blocks, step.revision + 1, note, attempts)
+    if again:
+        note = f"{len(again)} of {len(step.states)} blocks were not done"
+        return _line(acquisition, Reason.RETRY, tuple(sorted(again)), step.revision + 1, note, attempts)
+    if failed:
+        note = f"{len(failed)} blocks failed {quarantine_after} times"
+        return _line(acquisition, Reason.QUARANTINED, (), step.revision, note)
+    return _line(acquisition, Reason.DONE, (), step.revision)
+
+
+def _gone_lines(
+    present: Collection[str], latest: Mapping[str, HeldStep], window: tuple[datetime | None, datetime | None]
+) -> Iterator[PlanLine]:
+    since, until = window
+    for step in latest.values():
+        inside = (since is None or step.time >= since) and (until is None or step.time <= until)
+        if step.acquisition not in present and inside:
+            yield PlanLine(
+                id=step.acquisition,
+                time=step.time,
+                reason=Reason.GONE,
+                acquisition=None,
+                blocks=(),
+                tiles=0,
+                bytes_to_read=0,
+                step=None,
+                revision=step.revision,
+                note="no longer in the catalog; its masks are kept",
+            )
+
+
+def _allot(
+    lines: Sequence[PlanLine],
+    grid: Grid,
+    budget_tiles: int | None,
+    n_published: int,
+    estimate: Callable[[Acquisition, int], int],
+) -> Iterator[PlanLine]:
+    """Give the lines that ask for work their steps and sizes, until the budget is spent."""
+    per_block = (grid.block_px // grid.core_px) ** 2
+    left = None if budget_tiles is None else budget_tiles // per_block
+    step = n_published
+    for line in lines:
+        if not line.blocks or line.acquisition is None:
+            yield line
+            continue
+        count = len(line.blocks) if left is None else min(left, len(line.blocks))
+        left = None if left is None else left - count
+        if not count:
+            note = f"{len(line.blocks) * per_block} tiles ({line.reason}) wait for the next run"
+            yield replace(line, reason=Reason.OVER_BUDGET, blocks=(), over_budget=line.blocks, note=note)
+            continue
+        yield replace(
+            line,
+            blocks=line.blocks[:count],
+            over_budget=line.blocks[count:],
+            tiles=count * per_block,
+            bytes_to_read=estimate(line.acquisition, count),
+            step=step,
+        )
+        step += 1
+
+
+def _line(
+    acquisition: Acquisition,
+    reason: Reason,
+    blocks: tuple[Block, ...] = (),
+    revision: int = 0,
+    note: str = "",
+    attempts: Mapping[Block, int] | None = None,
+) -> PlanLine:
+    """Line without step and sizes; `_allot` fills them in."""
+    return PlanLine(
+        id=acquisition.id,
+        time=acquisition.time,
+        reason=reason,
+        acquisition=acquisition,
+        blocks=blocks,
+        tiles=0,
+        bytes_to_read=0,
+        step=None,
+        revision=revision,
+        note=note,
+        attempts=attempts or {},
+    )

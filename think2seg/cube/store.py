@@ -40,6 +40,8 @@ class CubeStore:
         ``gs://…``, ``az://…``); credentials come from the environment and are never part of it.
     before_write
         Called with the key before every single change to the store.
+    create
+        Make the folder where it is missing; object stores need none.
 
     Raises
     ------
@@ -47,11 +49,11 @@ class CubeStore:
         The URI cannot be opened.
     """
 
-    def __init__(self, uri: str | Path, before_write: BeforeWrite | None = None) -> None:
+    def __init__(self, uri: str | Path, before_write: BeforeWrite | None = None, *, create: bool = False) -> None:
         self.uri = _absolute(str(uri))
         self.before_write = before_write
         with self._explained("open", ""):
-            self._objects = _open(self.uri)
+            self._objects = _open(self.uri, create)
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, BeforeWrite | None]]:
         return type(self), (self.uri, self.before_write)
@@ -176,10 +178,10 @@ def _absolute(uri: str) -> str:
     return uri if "://" in uri else str(Path(uri).expanduser().resolve())
 
 
-def _open(uri: str) -> Any:
+def _open(uri: str, create: bool) -> Any:
     scheme, separator, name = uri.partition("://")
     if not separator:
-        return LocalStore(uri, mkdir=True, automatic_cleanup=True)
+        return LocalStore(uri, mkdir=create, automatic_cleanup=True)
     if scheme == "memory":
         return _memory.setdefault(name, MemoryStore())
     return from_url(uri, client_options=_CLIENT)

@@ -1,0 +1,289 @@
+"""How steps become visible: decide in the ledger, then roll forward to the root's consolidated metadata.
+
+The order is the guarantee. Workers leave arrays, staged rows and receipts where no reader looks. The ledger's next
+file, created exclusively, decides. Everything after it is derived from the ledger and the receipts, written the same
+way however often it is repeated, and visible only once the root's metadata names the new extent. A run that dies
+anywhere leaves either undecided work, which the next run's plan finds by its receipts, or decided work, which
+`roll_forward` completes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from think2seg.cube.layout import (
+    DATA,
+    LABELS,
+    NO_LABELS,
+    NOT_OBSERVED,
+    ROOT_KEY,
+    CubeSpec,
+    array_documents,
+    as_bytes,
+    chunk_key,
+    identity_digest,
+    open_array,
+    root_document,
+)
+from think2seg.cube.lease import Lease
+from think2seg.cube.ledger import Entry, Ledger, check_line, commit
+from think2seg.cube.receipts import FOLDER as RECEIPTS
+from think2seg.cube.receipts import Receipt, bundle_key, read_receipts, receipt_key
+from think2seg.cube.records import STAGING, TABLES, merge
+from think2seg.cube.store import CubeStore, explained, shown
+from think2seg.errors import CubeError, LeaseError, StoreError
+from think2seg.grid import Block
+from think2seg.imagery import Quality
+from think2seg.plan import BlockState, HeldStep, PlanLine
+
+
+def publish(
+    store: CubeStore,
+    spec: CubeSpec,
+    ledger: Ledger,
+    lines: Sequence[PlanLine],
+    receipts: Sequence[Receipt],
+    lease: Lease,
+    *,
+    region_px: int,
+) -> Ledger:
+    """Publish finished steps on top of a ledger that is rolled forward; see `Cube.publish`."""
+    by_step: dict[int | None, dict[Block, Receipt]] = {}
+    for receipt in receipts:
+        by_step.setdefault(receipt.step, {})[receipt.block] = receipt
+    published = max([_now(), *(entry.published for entry in ledger.entries[-1:])])
+    known = dict(ledger.latest)
+    entries: list[Entry] = []
+    for line in lines:
+        done, base = by_step.get(line.step, {}), known.get(line.id)
+        check_line(line, done, base, n_published=len(ledger.entries) + len(entries))
+        _check_chunks(store, line)
+        entry = _new_entry(store, ledger, line, done, base, published, region_px)
+        known[line.id] = entry
+        entries.append(entry)
+    if not entries:
+        return ledger
+    lease.check()
+    if not commit(store, ledger.sequence + 1, entries, epoch=lease.epoch):
+        raise LeaseError(
+            f"Another run published to {shown(store.uri)} at the same time",
+            "Only the holder of the lease may publish.",
+            "Nothing is lost: run again; finished blocks are kept.",
+        )
+    ledger = Ledger(entries=(*ledger.entries, *entries), sequence=ledger.sequence + 1)
+    return roll_forward(store, spec, ledger, lease)
+
+
+def roll_forward(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease) -> Ledger:
+    """Complete what the ledger has decided and the root's metadata does not show yet; return the ledger."""
+    visible = published_extent(store, spec)
+    if visible > len(ledger.entries):
+        raise CubeError(
+            f"{shown(store.uri)} shows {visible} steps, its ledger knows {len(ledger.entries)}",
+            "The ledger knows every step.",
+            "Restore _records/ledger from a copy of the cube, or start a new cube.uri.",
+        )
+    if visible < len(ledger.entries):
+        state = open_array(store, "state", array_documents(spec, ledger.labels)["state"])
+        for entry in ledger.entries[visible:]:
+            lease.check()
+            _complete_step(store, spec, ledger, entry)
+            with explained(store.uri, "write", "state"):
+                state[entry.step] = entry.state_array(spec.grid.rows, spec.grid.cols)
+        _write_labels(store, spec, ledger, lease)
+        for entry in ledger.entries[visible:]:
+            sweep(store, entry.step)
+    return ledger
+
+
+def published_extent(store: CubeStore, spec: CubeSpec) -> int:
+    """Steps that readers of the root's consolidated metadata see.
+
+    Raises
+    ------
+    CubeError
+        The root's metadata is not what this cube wrote.
+    """
+    data = store.get(ROOT_KEY)
+    try:
+        root = json.loads(data or b"{}")
+        arrays, identity = root["consolidated_metadata"]["metadata"], root["attributes"]["think2seg"]["identity_digest"]
+        extent = int(arrays["mask"]["shape"][0])
+    except (ValueError, LookupError, TypeError) as error:
+        raise _drift(store, f"its {ROOT_KEY} is missing or was changed by something else") from error
+    if identity != identity_digest(spec.identity):
+        raise _drift(store, "its metadata names another identity")
+    for name, document in array_documents(spec, NO_LABELS).items():
+        held = arrays.get(name, {})
+        for part in ("data_type", "chunk_grid", "codecs", "fill_value"):
+            if held.get(part) != document[part]:
+                raise _drift(store, f"{part} of {name} is {held.get(part)!r} instead of {document[part]!r}")
+    return extent
+
+
+def sweep(store: CubeStore, step: int) -> None:
+    """Remove staged rows and single receipts of a published step."""
+    for folder in (STAGING, RECEIPTS):
+        for key in store.keys(f"{folder}/{step:06d}"):
+            store.delete(key)
+
+
+def sweep_all(store: CubeStore, n_published: int) -> None:
+    """Remove what interrupted sweeps left."""
+    for folder in (STAGING, RECEIPTS):
+        steps = {key.removeprefix(f"{folder}/").partition("/")[0] for key in store.keys(folder)}
+        for step in sorted(step for step in steps if step.isdigit() and int(step) < n_published):
+            sweep(store, int(step))
+
+
+def blank_block(spec: CubeSpec) -> Mapping[str, np.ndarray[tuple[int, int], np.dtype[np.generic]]]:
+    """Arrays of a block that the budget cut off."""
+    shape = (spec.grid.block_px, spec.grid.block_px)
+    return {
+        "mask": np.full(shape, NOT_OBSERVED, np.uint8),
+        "score": np.full(shape, 255, np.uint8),
+        "quality": np.full(shape, int(Quality.OVER_BUDGET), np.uint16),
+    }
+
+
+def _complete_step(store: CubeStore, spec: CubeSpec, ledger: Ledger, entry: Entry) -> None:
+    """Write all of one decided step but its labels. Repeating it changes nothing."""
+    base = ledger.entries[entry.base] if entry.base is not None else None
+    for array in DATA:
+        if base is not None:
+            for block in sorted(entry.copied):
+                store.copy(chunk_key(array, base.step, *block), chunk_key(array, entry.step, *block))
+        wanted = {chunk_key(array, entry.step, *block) for block in entry.held.states}
+        for key in store.keys(f"{array}/c/{entry.step}"):
+            if key not in wanted:
+                store.delete(key)
+    _write_blank(store, spec, entry)
+    _bundle_receipts(store, entry)
+    for table in TABLES:
+        merge(
+            store,
+            table,
+            step=entry.step,
+            acquisition=entry.held.acquisition,
+            revision=entry.held.revision,
+            fresh=entry.fresh,
+            base_revision=base.held.revision if base is not None else None,
+            copied=entry.copied,
+        )
+
+
+def _write_blank(store: CubeStore, spec: CubeSpec, entry: Entry) -> None:
+    if not entry.blank:
+        return
+    documents, side = array_documents(spec, Ledger(entries=(entry,)).labels), spec.grid.block_px
+    for array, values in blank_block(spec).items():
+        documents[array]["shape"][0] = entry.step + 1
+        target = open_array(store, array, documents[array])
+        for row, col in entry.blank:
+            with explained(store.uri, "write", array):
+                target[entry.step, row * side : (row + 1) * side, col * side : (col + 1) * side] = values
+
+
+def _bundle_receipts(store: CubeStore, entry: Entry) -> None:
+    if store.get(bundle_key(entry.step)) is not None:
+        return
+    singles = [store.get(receipt_key(entry.step, block)) for block in entry.fresh]
+    store.put(bundle_key(entry.step), b"".join(single + b"\n" for single in singles if single is not None))
+
+
+def _write_labels(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease) -> None:
+    """Labels, then array documents, then, last, the root: the point of publication."""
+    labels = ledger.labels
+    documents = array_documents(spec, labels)
+    lease.check()
+    for name in LABELS:
+        with explained(store.uri, "write", name):
+            open_array(store, name, documents[name])[:] = labels.values(name)
+    lease.check()
+    for name, document in documents.items():
+        store.put(f"{name}/{ROOT_KEY}", as_bytes(document))
+    lease.check()
+    store.put(ROOT_KEY, as_bytes(root_document(spec, documents)))
+
+
+def _new_entry(
+    store: CubeStore,
+    ledger: Ledger,
+    line: PlanLine,
+    done: Mapping[Block, Receipt],
+    base: Entry | None,
+    published: datetime,
+    region_px: int,
+) -> Entry:
+    assert line.acquisition is not None
+    assert line.step is not None
+    fresh = {block: done[block] for block in line.blocks}
+    copied = frozenset[Block]() if base is None else base.held.states.keys() - fresh.keys()
+    states = {} if base is None else {block: base.held.states[block] for block in copied}
+    attempts = {} if base is None else {b: count for b, count in base.held.attempts.items() if b in copied}
+    unparsable = frozenset[Block]() if base is None else base.held.unparsable & copied
+    replaced = () if base is None else [block for block in fresh if block in base.held.states]
+    kept_px = 0 if base is None else base.observed_px - _observed_px(store, ledger, base, replaced)
+    first = done[line.blocks[0]]
+    held = HeldStep(
+        step=line.step,
+        acquisition=line.id,
+        revision=line.revision,
+        time=line.acquisition.time,
+        scenes={scene.id: scene.fingerprint for scene in line.acquisition.scenes},
+        prompter=first.prompter,
+        states=states | dict.fromkeys(line.over_budget, BlockState.PENDING) | {b: r.state for b, r in fresh.items()},
+        attempts=attempts | {b: r.attempt for b, r in fresh.items() if r.state is BlockState.FAILED},
+        unparsable=unparsable | {b for b, r in fresh.items() if r.unparsable},
+    )
+    return Entry(
+        held=held,
+        segmenter=first.segmenter,
+        published=published,
+        base=None if base is None else base.step,
+        copied=frozenset(copied),
+        region_px=region_px,
+        observed_px=kept_px + sum(receipt.observed_px for receipt in fresh.values()),
+    )
+
+
+def _observed_px(store: CubeStore, ledger: Ledger, entry: Entry, blocks: Sequence[Block]) -> int:
+    """Observed pixels of some blocks of a published step."""
+    steps: dict[int, set[Block]] = {}
+    for block in blocks:
+        steps.setdefault(ledger.origin(entry, block).step, set()).add(block)
+    return sum(
+        receipt.observed_px
+        for step, wanted in steps.items()
+        for receipt in read_receipts(store, step)
+        if receipt.block in wanted
+    )
+
+
+def _check_chunks(store: CubeStore, line: PlanLine) -> None:
+    for array in DATA:
+        present = set(store.keys(f"{array}/c/{line.step}"))
+        lost = [block for block in line.blocks if chunk_key(array, line.step or 0, *block) not in present]
+        if lost:
+            raise StoreError(
+                f"{len(lost)} of {len(line.blocks)} chunks of {array} of {line.id} are not in the store",
+                "Every block with a receipt has its chunks.",
+                "Check the store, then run again.",
+            )
+
+
+def _drift(store: CubeStore, what: str) -> CubeError:
+    return CubeError(
+        f"{shown(store.uri)}: {what}",
+        "Nothing but this project may change a cube's metadata.",
+        "Restore the metadata from a copy of the cube, or start a new cube.uri.",
+    )
+
+
+def _now() -> datetime:
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

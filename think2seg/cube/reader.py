@@ -1,0 +1,142 @@
+"""How people read a cube: xarray for the masks, tables for what was said and drawn. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import xarray as xr
+
+from think2seg.cube.records import decode, schema_of, table_key
+from think2seg.cube.store import CubeStore, explained, shown
+from think2seg.errors import CubeError
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+type Revisions = Literal["latest", "all"]
+
+
+def open_cube(uri: str | Path, *, revisions: Revisions = "latest", as_of: datetime | str | None = None) -> xr.Dataset:
+    """Open a cube lazily.
+
+    Parameters
+    ----------
+    uri
+        A path or URL; see `think2seg.cube.store.CubeStore`.
+    revisions
+        ``latest``: the last answer for each acquisition. ``all``: every step ever published.
+    as_of
+        Show the cube as it stood then: steps published later are left out. UTC where it has no time zone.
+
+    Returns
+    -------
+    xarray.Dataset
+        `mask` (time, y, x) uint8 of 0 absent, 1 present, 255 not observed; `score` (time, y, x) uint8, predicted IoU
+        times 254; `quality` (time, y, x) uint16 bits; `state` (time, block_y, block_x) uint8. Along time, in time
+        order: `acquisition` and `model_version` as text, `revision`, `published`, `observed_fraction`. Dask chunks are
+        the cube's blocks.
+
+    Raises
+    ------
+    CubeError
+        There is no cube at `uri`.
+    StoreError
+        It cannot be read.
+    """
+    dataset = _open(CubeStore(uri))
+    steps = _steps(dataset, revisions, as_of)
+    if not np.array_equal(steps, np.arange(dataset.sizes["time"])):
+        dataset = dataset.isel(time=steps)
+    for name in ("acquisition", "model_version"):
+        label = dataset[name]
+        attributes = {key: value for key, value in label.attrs.items() if key not in ("names", "comment")}
+        dataset = dataset.assign_coords({name: ("time", _named(label), attributes)})
+    return dataset
+
+
+def read_traces(
+    uri: str | Path, *, revisions: Revisions = "latest", as_of: datetime | str | None = None
+) -> pd.DataFrame:
+    """Read who asked what of which pixels, what was said, what came of it: one row per answer.
+
+    Parameters and errors as in `open_cube`; columns in `think2seg.cube.records.TRACE_FIELDS`.
+    """
+    frame: pd.DataFrame = _read("traces", CubeStore(uri), revisions, as_of).to_pandas()
+    return frame
+
+
+def read_instances(
+    uri: str | Path, *, revisions: Revisions = "latest", as_of: datetime | str | None = None
+) -> gpd.GeoDataFrame:
+    """Read the objects that were found, as polygons in WGS 84 (EPSG:4326): one row per object.
+
+    Parameters and errors as in `open_cube`; columns in `think2seg.cube.records.INSTANCE_FIELDS`.
+    """
+    import geopandas as gpd
+
+    frame = _read("instances", CubeStore(uri), revisions, as_of).to_pandas()
+    geometry = gpd.GeoSeries.from_wkb(frame["geometry"], crs="EPSG:4326")
+    return gpd.GeoDataFrame(frame.drop(columns="geometry"), geometry=geometry, crs="EPSG:4326")
+
+
+def _open(store: CubeStore) -> xr.Dataset:
+    data = store.get("zarr.json")
+    if data is None or "think2seg" not in json.loads(data).get("attributes", {}):
+        raise CubeError(
+            f"There is no cube at {shown(store.uri)}", "A folder or URL that `think2seg run` wrote.", "Check the path."
+        )
+    with explained(store.uri, "read"):
+        dataset: xr.Dataset = xr.open_zarr(store.zarr(read_only=True), consolidated=True, chunks={})
+    return dataset.set_coords(["spatial_ref"])
+
+
+def _steps(dataset: xr.Dataset, revisions: Revisions, as_of: datetime | str | None) -> npt.NDArray[np.int64]:
+    """Positions on the stored time axis to show, in time order."""
+    steps = np.arange(dataset.sizes["time"])
+    revision, acquisition = dataset["revision"].values, dataset["acquisition"].values
+    if as_of is not None:
+        steps = steps[dataset["published"].values <= _moment(as_of)]
+    order = np.lexsort((revision[steps], acquisition[steps], dataset["time"].values[steps]))
+    if revisions == "all":
+        return np.asarray(steps[order])
+    last = {int(acquisition[step]): int(step) for step in sorted(steps, key=lambda step: revision[step])}
+    kept = set(last.values())
+    return np.asarray([step for step in steps[order] if int(step) in kept], dtype=np.int64)
+
+
+def _moment(when: datetime | str) -> np.datetime64:
+    moment = datetime.fromisoformat(when) if isinstance(when, str) else when
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(moment, "us")
+
+
+def _named(label: xr.DataArray) -> npt.NDArray[np.str_]:
+    names = np.asarray(label.attrs["names"], dtype=np.str_)
+    return names[label.values] if len(names) else np.asarray([], dtype=np.str_)
+
+
+def _read(name: str, store: CubeStore, revisions: Revisions, as_of: datetime | str | None) -> pa.Table:
+    dataset = _open(store)
+    steps = _steps(dataset, revisions, as_of)
+    tables = [schema_of(name).empty_table()]
+    for acquisition, revision in zip(
+        _named(dataset["acquisition"])[steps], dataset["revision"].values[steps], strict=True
+    ):
+        key = table_key(name, str(acquisition), int(revision))
+        data = store.get(key)
+        if data is None:
+            raise CubeError(
+                f"{key} is missing from {shown(store.uri)}",
+                "Every published revision has its tables.",
+                "Restore the file from a copy of the cube.",
+            )
+        tables.append(decode(name, data))
+    return pa.concat_tables(tables)

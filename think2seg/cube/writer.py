@@ -1,0 +1,171 @@
+"""How a worker writes one block: arrays, rows, receipt, in this order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from think2seg.cube.layout import DATA, NO_LABELS, NOT_OBSERVED, CubeSpec, array_documents, open_array
+from think2seg.cube.lease import check_epoch
+from think2seg.cube.receipts import Failure, Receipt, receipt_key
+from think2seg.cube.records import TABLES, Row, encode, staged_key, table_of
+from think2seg.cube.store import CubeStore, explained
+from think2seg.errors import CubeError
+from think2seg.imagery import BLOCKING, Quality
+from think2seg.plan import BlockJob, BlockState
+
+_DTYPES = {"mask": np.uint8, "score": np.uint8, "quality": np.uint16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockWriter:
+    """Writes blocks of steps that are not published yet. Picklable: one copy per worker.
+
+    Array shapes in the store end at the published extent; the writer knows the final one and writes beyond.
+    """
+
+    store: CubeStore
+    spec: CubeSpec
+    n_steps: int
+    """Length of the time axis once all of the run's steps are published."""
+    prompter: str
+    segmenter: str
+    """Digests of the weights, for the receipts."""
+    epoch: int | None = None
+    """The run's lease; a worker whose run lost it stops instead of writing."""
+
+    def write_block(
+        self,
+        job: BlockJob,
+        *,
+        mask: npt.NDArray[np.uint8],
+        score: npt.NDArray[np.uint8],
+        quality: npt.NDArray[np.uint16],
+        state: BlockState,
+        traces: Sequence[Row] = (),
+        instances: Sequence[Row] = (),
+        tiles: Mapping[str, int] | None = None,
+        seconds: Mapping[str, float] | None = None,
+        failures: Sequence[Failure] = (),
+        seam: Mapping[str, float] | None = None,
+    ) -> Receipt:
+        """Write one block and return its receipt, which stands in the store when this returns.
+
+        Parameters
+        ----------
+        job
+            Which block of which step.
+        mask
+            (block_px, block_px) uint8: 0 absent, 1 present, 255 where and only where a blocking quality bit is set.
+        score
+            (block_px, block_px) uint8: predicted IoU times 254; 255 where nothing was drawn.
+        quality
+            (block_px, block_px) uint16 of `Quality` bits.
+        traces, instances
+            Rows as `think2seg.cube.records` describes them.
+        tiles, seconds, failures, seam
+            As in `Receipt`; the seconds of the write itself are added here.
+
+        Raises
+        ------
+        CubeError
+            The arrays or rows break a rule of the cube.
+        LeaseError
+            The run lost its lease.
+        StoreError
+            The store refuses.
+        """
+        started = time.perf_counter()
+        arrays: dict[str, npt.NDArray[Any]] = {"mask": mask, "score": score, "quality": quality}
+        self._check(job, arrays)
+        tables = {
+            name: table_of(
+                name,
+                rows,
+                acquisition=job.acquisition.id,
+                revision=job.revision,
+                time=job.acquisition.time,
+                block=job.block,
+            )
+            for name, rows in zip(TABLES, (traces, instances), strict=True)
+        }
+        if self.epoch is not None:
+            check_epoch(self.store, self.epoch)
+        key = receipt_key(job.step, job.block)
+        self.store.delete(key)
+        self._write_arrays(job, arrays)
+        for name, table in tables.items():
+            self.store.put(staged_key(name, job.step, job.block), encode(table))
+        receipt = Receipt(
+            step=job.step,
+            acquisition=job.acquisition.id,
+            revision=job.revision,
+            block=job.block,
+            attempt=job.attempt,
+            fingerprint=job.acquisition.fingerprint,
+            prompter=self.prompter,
+            segmenter=self.segmenter,
+            state=state,
+            digests={name: array_digest(array) for name, array in arrays.items()},
+            present_px=int(np.count_nonzero(mask == 1)),
+            observed_px=int(np.count_nonzero(mask != NOT_OBSERVED)),
+            region_px=int(np.count_nonzero((quality & Quality.OUTSIDE) == 0)),
+            tiles=dict(tiles or {}),
+            seconds={**(seconds or {}), "write": time.perf_counter() - started},
+            failures=tuple(failures),
+            seam=dict(seam or {}),
+        )
+        self.store.put(key, receipt.to_json().encode())
+        return receipt
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def _targets(self) -> dict[str, zarr.Array[Any]]:
+        documents = array_documents(self.spec, NO_LABELS)
+        for name in DATA:
+            documents[name]["shape"][0] = self.n_steps
+        return {name: open_array(self.store, name, documents[name]) for name in DATA}
+
+    def _write_arrays(self, job: BlockJob, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        side = self.spec.grid.block_px
+        y, x = job.block.row * side, job.block.col * side
+        for name, target in self._targets.items():
+            with explained(self.store.uri, "write", name):
+                target[job.step, y : y + side, x : x + side] = arrays[name]
+
+    def _check(self, job: BlockJob, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        what, side, grid = f"Block {tuple(job.block)} of {job.acquisition.id}", self.spec.grid.block_px, self.spec.grid
+        if not (0 <= job.step < self.n_steps and job.block.row < grid.rows and job.block.col < grid.cols):
+            raise CubeError(
+                f"{what} at step {job.step} lies outside the cube",
+                f"Steps 0 to {self.n_steps - 1}, {grid.rows} × {grid.cols} blocks.",
+            )
+        for name, array in arrays.items():
+            if array.shape != (side, side) or array.dtype != _DTYPES[name]:
+                raise CubeError(
+                    f"{what}: {name} is {array.dtype} {array.shape}",
+                    f"It must be {_DTYPES[name].__name__} {side, side}.",
+                )
+        mask, quality = arrays["mask"], arrays["quality"]
+        blocked = (quality & BLOCKING) != 0
+        wrong = (mask == NOT_OBSERVED) != blocked
+        if wrong.any() or not np.isin(mask, (0, 1, NOT_OBSERVED)).all():
+            raise CubeError(
+                f"{what}: {int(wrong.sum())} pixels break the rule of the mask",
+                "0 absent, 1 present, and 255 if and only if a blocking quality bit is set.",
+            )
+
+
+def array_digest(array: npt.NDArray[Any]) -> str:
+    """Sha256 of an array's bytes, C order, little endian."""
+    return sha256(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()).hexdigest()
