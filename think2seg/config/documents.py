@@ -196,38 +196,48 @@ def _as_error(mistakes: Sequence[_Mistake]) -> ConfigError:
 
 
 def _explain(document: Document, model: type[BaseModel], detail: ErrorDetails) -> _Mistake:
-    path, owner = _place(model, detail["loc"])
-    where, dotted = document.origin(path), ".".join(map(str, path)) or "the document"
-    value, kind = _shown(detail["input"]), detail["type"]
-    if kind in ("extra_forbidden", "missing") and owner is not None:
-        fields = sorted(owner.model_fields)
-        if kind == "missing":
+    path, owner, choices = _place(model, detail["loc"])
+    given, context = detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            fields = sorted(owner.model_fields)
             return _Mistake(
-                f"{where}: {dotted} is missing.", f"Fields here: {', '.join(fields)}.", f"Add `{path[-1]}: …`."
+                f"{_at(document, path)} (given {_shown(given)}) is not a field.",
+                f"Fields here: {', '.join(fields)}.",
+                nearest(str(path[-1]), fields) or "Remove it.",
             )
-        return _Mistake(
-            f"{where}: {dotted} (given {value}) is not a field.",
-            f"Fields here: {', '.join(fields)}.",
-            nearest(str(path[-1]), fields) or "Remove it.",
-        )
-    allowed = _allowed(detail)
-    if kind == "union_tag_not_found":
-        return _Mistake(f"{where}: {dotted} has no `kind`.", f"Allowed: {', '.join(allowed)}.", "Add `kind: …`.")
-    if kind == "union_tag_invalid":
-        value = _shown(detail["input"].get("kind") if isinstance(detail["input"], dict) else detail["input"])
-        dotted = f"{dotted}.kind"
-        where = document.origin((*path, "kind"))
-    if allowed:
-        return _Mistake(
-            f"{where}: {dotted} = {value} is not allowed.",
-            f"Allowed: {', '.join(allowed)}.",
-            nearest(value.strip("'"), allowed) or "Use one of these.",
-        )
-    examples = owner.model_fields[str(path[-1])].examples if owner and str(path[-1]) in owner.model_fields else None
+        case "missing":
+            fields = sorted(owner.model_fields)
+            return _Mistake(
+                f"{_at(document, path)} is missing.", f"Fields here: {', '.join(fields)}.", f"Add `{path[-1]}: …`."
+            )
+        case "union_tag_not_found":
+            kinds = [str(tag) for choice in choices for tag in _tags(choice)]
+            return _Mistake(f"{_at(document, path)} has no `kind`.", f"Allowed: {', '.join(kinds)}.", "Add `kind: …`.")
+        case "union_tag_invalid":
+            kinds = [str(tag) for choice in choices for tag in _tags(choice)]
+            return _not_allowed(document, (*path, "kind"), context["tag"], kinds)
+        case "literal_error":
+            allowed = [part.strip("' ") for part in str(context["expected"]).replace(" or ", ",").split(",")]
+            return _not_allowed(document, path, given, allowed)
+    if not path:
+        return _Mistake(f"{document.source}: {_reason(detail)}", "", "")
+    info = owner.model_fields.get(str(path[-1]))
+    examples = ", ".join(map(str, info.examples)) if info is not None and info.examples else ""
     return _Mistake(
-        f"{where}: {dotted} = {value}: {_reason(detail)}",
-        f"For example: {', '.join(map(str, examples))}." if examples else "",
-        "",
+        f"{_at(document, path)} = {_shown(given)}: {_reason(detail)}", examples and f"For example: {examples}.", ""
+    )
+
+
+def _at(document: Document, path: KeyPath) -> str:
+    return f"{document.origin(path)}: {'.'.join(map(str, path))}"
+
+
+def _not_allowed(document: Document, path: KeyPath, value: Any, allowed: Sequence[str]) -> _Mistake:
+    return _Mistake(
+        f"{_at(document, path)} = {_shown(value)} is not allowed.",
+        f"Allowed: {', '.join(allowed)}.",
+        nearest(str(value), allowed) or "Use one of these.",
     )
 
 
@@ -238,33 +248,27 @@ def _reason(detail: ErrorDetails) -> str:
     return message[:1].lower() + message[1:] + ("" if message.endswith(("?", ".")) else ".")
 
 
-def _allowed(detail: ErrorDetails) -> list[str]:
-    context = detail.get("ctx", {})
-    if detail["type"] == "literal_error":
-        return [part.strip("' ") for part in str(context["expected"]).replace(" or ", ",").split(",")]
-    if detail["type"] == "union_tag_invalid":
-        return [part.strip("' ") for part in str(context["expected_tags"]).split(",")]
-    if detail["type"] == "union_tag_not_found":
-        return ["see the fields of the schema"]
-    return []
+def _place(
+    model: type[BaseModel], loc: tuple[str | int, ...]
+) -> tuple[KeyPath, type[BaseModel], tuple[type[BaseModel], ...]]:
+    """Turn a pydantic location, which holds union tags, into a YAML path.
 
-
-def _place(model: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[KeyPath, type[BaseModel] | None]:
-    """Turn a pydantic location (which holds union tags) into a YAML path and the model that owns its last key."""
+    Returns the path, the model that owns its last key, and the models that the value at the path may be.
+    """
     path: list[str | int] = []
-    owner: type[BaseModel] | None = model
-    candidates: tuple[type[BaseModel], ...] = ()
+    owner: type[BaseModel] = model
+    choices: tuple[type[BaseModel], ...] = ()
     for part in loc:
-        tagged = [c for c in candidates if part in _tags(c)]
-        if len(candidates) > 1 and tagged:
-            owner, candidates = tagged[0], ()
+        if len(choices) > 1 and (tagged := [choice for choice in choices if part in _tags(choice)]):
+            choices = (tagged[0],)
             continue
-        if candidates:
-            owner = candidates[0]
+        if choices:
+            owner = choices[0]
         path.append(part)
-        info = owner.model_fields.get(str(part)) if owner is not None and isinstance(part, str) else None
-        candidates = tuple(_models(info.annotation)) if info is not None else candidates
-    return tuple(path), owner
+        if isinstance(part, str):
+            info = owner.model_fields.get(part)
+            choices = tuple(_models(info.annotation)) if info is not None else choices
+    return tuple(path), owner, choices
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
