@@ -42,7 +42,7 @@ def road(canvas: Canvas, *, width_px: float, angle: float | None = None) -> None
     canvas.claim("road", mask, gap_px=2)
 
 
-def building(canvas: Canvas, *, length_px: float, angle: float) -> bool:
+def building(canvas: Canvas, *, length_px: float, angle: float, gap_px: float = 3.0) -> bool:
     """A house or hall with roof and shadow; False where there was no room for it."""
     rng = canvas.rng
     width = length_px * float(rng.uniform(0.45, 1.0))
@@ -63,7 +63,7 @@ def building(canvas: Canvas, *, length_px: float, angle: float) -> bool:
         canvas.blend(mask * np.clip(canvas.noise(4) * 0.5, 0, 0.7), pick(rng, ((128, 82, 60), (90, 84, 80))))
     if canvas.chance(0.3):
         canvas.image[mask & _box(along - length_px * 0.2, across + width * 0.15, 4, 3)] += np.float32(40)
-    canvas.claim("building", mask, gap_px=3)
+    canvas.claim("building", mask, gap_px=gap_px)
     return True
 
 

@@ -51,9 +51,9 @@ def parcels(canvas: Canvas, *, parcel_px: float, count: int, crop_share: float) 
     rng = canvas.rng
     angle = float(rng.choice((0.0, rng.normal(0, 0.05), rng.uniform(0, math.pi)), p=(0.35, 0.35, 0.3)))
     along, across = canvas.frame(angle, *canvas.point(canvas.size * 0.3))
-    if canvas.chance(0.2):
-        along = along + np.float32(canvas.between(3, 10)) * canvas.noise(6)
-        across = across + np.float32(canvas.between(3, 10)) * canvas.noise(6)
+    if canvas.chance(0.3):
+        along = along + np.float32(canvas.between(2, 14)) * canvas.noise(6)
+        across = across + np.float32(canvas.between(2, 14)) * canvas.noise(6)
     cells = split_plane(rng, canvas.size * 1.0, parcel_px, count)
     number = np.zeros((canvas.size, canvas.size), np.int16)
     gap = canvas.between(0.6, 2.2)

@@ -11,6 +11,7 @@ from PIL import Image as PilImage
 from PIL import ImageFilter
 
 from think2seg.samples.labelled import Image, Mask
+from think2seg.samples.simulate import texture
 from think2seg.samples.simulate.canvas import Canvas
 
 
@@ -32,7 +33,7 @@ class Look:
 DRONE = Look(name="drone", gsd_m=(0.15, 0.6), gain=(0.8, 1.2), finest=0.7, clouds=0.02)
 AERIAL = Look(name="aerial", gsd_m=(0.6, 2.0), gain=(0.75, 1.2), finest=0.6, clouds=0.03)
 REGIONAL = Look(name="regional", gsd_m=(2.0, 6.0), gain=(0.7, 1.15), finest=0.45, clouds=0.08)
-SATELLITE = Look(name="satellite", gsd_m=(8.0, 12.0), gain=(0.5, 1.15), finest=0.4, clouds=0.2)
+SATELLITE = Look(name="satellite", gsd_m=(8.0, 12.0), gain=(0.35, 1.15), finest=0.35, clouds=0.2)
 
 
 def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
@@ -57,8 +58,7 @@ def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
     np.clip(image, 0, 255, out=image)
     picture = _resample(canvas, image.astype(np.uint8), look).astype(np.float32)
     level = np.float32(rng.uniform(0.3, 6.0))
-    for band in range(3):
-        picture[..., band] += level * canvas.noise(int(rng.integers(0, 2)))
+    picture += level * texture.grain(rng, canvas.size)
     np.clip(picture, 0, 255, out=picture)
     return _compress(canvas, picture.astype(np.uint8)), hidden
 

@@ -85,7 +85,7 @@ def _wetland(canvas: Canvas) -> None:
             canvas,
             parcel_px=canvas.between(60, 130),
             count=int(rng.integers(2, 8)),
-            crop_share=float(rng.uniform(0.4, 1)),
+            crop_share=float(rng.uniform(0.6, 1)),
         )
     else:
         ground.open_ground(canvas, palette.GRASS + palette.MARSH if canvas.chance(0.7) else palette.SOIL)
@@ -111,7 +111,7 @@ def _farmland(canvas: Canvas) -> None:
     """Fields with woods, ponds, lanes and a river."""
     rng = canvas.rng
     angle = ground.parcels(
-        canvas, parcel_px=canvas.between(36, 110), count=int(rng.integers(3, 14)), crop_share=float(rng.uniform(0.6, 1))
+        canvas, parcel_px=canvas.between(36, 110), count=int(rng.integers(3, 14)), crop_share=float(rng.uniform(0.8, 1))
     )
     _some(canvas, ((0.15, ground.pivot), (0.35, ground.damp_patch), (0.3, water.river), (0.2, vegetation.burnt_area)))
     for _ in range(rng.choice(3, p=(0.65, 0.2, 0.15))):
@@ -136,8 +136,10 @@ def _forest(canvas: Canvas) -> None:
         water.round_lake(canvas, radius_px=canvas.between(8, 36))
     if canvas.chance(0.35):
         built.road(canvas, width_px=canvas.between(2.5, 7))
-    for _ in range(rng.choice(7, p=(0.22, 0.18, 0.2, 0.15, 0.12, 0.08, 0.05))):
-        vegetation.clearing(canvas)
+    small = canvas.chance(0.35)
+    few_or_many = (0.1, 0.05, 0.1, 0.15, 0.2, 0.2, 0.2) if small else (0.16, 0.22, 0.24, 0.16, 0.12, 0.06, 0.04)
+    for _ in range(rng.choice(7, p=few_or_many) + (rng.integers(0, 4) if small else 0)):
+        vegetation.clearing(canvas, radius_px=canvas.between(5, 13) if small else canvas.between(9, 42))
     _some(canvas, ((0.06, built.solar_farm), (0.08, built.runway)))
 
 
@@ -157,8 +159,8 @@ def _town(canvas: Canvas) -> None:
         built.sports_field(canvas)
     if canvas.chance(0.12):
         built.solar_farm(canvas)
-    if canvas.chance(0.75):
-        _houses(canvas, int(rng.integers(1, 10)))
+    if canvas.chance(0.8):
+        _houses(canvas, int(rng.integers(1, 11)))
     if canvas.chance(0.4):
         vegetation.trees(canvas)
 
@@ -195,8 +197,8 @@ def _open(canvas: Canvas) -> None:
         water.round_lake(canvas, radius_px=canvas.between(8, 46))
     for _ in range(rng.choice(4, p=(0.5, 0.27, 0.15, 0.08))):
         vegetation.forest_patch(canvas)
-    for _ in range(rng.choice(3, p=(0.7, 0.18, 0.12))):
-        vegetation.clearing(canvas)
+    for _ in range(rng.choice(3, p=(0.65, 0.2, 0.15))):
+        vegetation.clearing(canvas, radius_px=canvas.between(9, 40))
     _some(canvas, ((0.35, built.solar_farm), (0.2, built.sports_field), (0.15, vegetation.trees)))
     if canvas.chance(0.3):
         built.road(canvas, width_px=canvas.between(3, 9))
@@ -205,10 +207,13 @@ def _open(canvas: Canvas) -> None:
 
 
 def _houses(canvas: Canvas, count: int) -> None:
+    """Houses more or less along one direction; seen from close by they are large and stand wall to wall."""
     angle = float(canvas.rng.uniform(0, math.pi))
+    close = canvas.gsd_m < DRONE.gsd_m[1] and canvas.chance(0.4)
     for _ in range(count):
         turned = angle + float(canvas.rng.choice((0, math.pi / 2))) + float(canvas.rng.normal(0, 0.06))
-        built.building(canvas, length_px=canvas.between(12, 46), angle=turned)
+        length = canvas.between(30, 100) if close else canvas.between(12, 46)
+        built.building(canvas, length_px=length, angle=turned, gap_px=1.0 if close else 3.0)
 
 
 def _some(canvas: Canvas, objects: Sequence[tuple[float, Callable[[Canvas], None]]]) -> None:
@@ -218,11 +223,11 @@ def _some(canvas: Canvas, objects: Sequence[tuple[float, Callable[[Canvas], None
 
 
 _GRAMMAR: tuple[tuple[Callable[[Canvas], None], float, tuple[Look, ...]], ...] = (
-    (_wetland, 0.26, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
-    (_farmland, 0.18, (AERIAL, REGIONAL, SATELLITE)),
-    (_forest, 0.17, (AERIAL, REGIONAL, SATELLITE, SATELLITE)),
+    (_wetland, 0.25, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
+    (_farmland, 0.17, (AERIAL, REGIONAL, SATELLITE)),
+    (_forest, 0.18, (AERIAL, REGIONAL, SATELLITE, SATELLITE)),
     (_town, 0.15, (DRONE, DRONE, AERIAL)),
-    (_harbour, 0.09, (DRONE, AERIAL, REGIONAL)),
+    (_harbour, 0.1, (DRONE, AERIAL, REGIONAL)),
     (_open, 0.15, (AERIAL, REGIONAL, SATELLITE)),
 )
 

@@ -41,6 +41,20 @@ def _relief() -> tuple[Field, ...]:
     return tuple(reliefs)
 
 
+@cache
+def _grain() -> tuple[Field, ...]:
+    """Noise of three bands, white and slightly smooth, each (768, 768, 3) float32."""
+    shifts = ((0, 0), (211, 97), (401, 533))
+    return tuple(
+        np.stack([np.roll(image, shift_by, axis=(0, 1)) for shift_by in shifts], axis=2) for image in _bank()[:2]
+    )
+
+
+def grain(rng: np.random.Generator, size: int) -> Field:
+    """Sensor noise of unit variance, unalike in the three bands: (size, size, 3) float32."""
+    return _cut(rng, _grain()[rng.integers(2)], size)
+
+
 def _cut(rng: np.random.Generator, image: Field, size: int) -> Field:
     top, left = rng.integers(0, BANK_SIDE - size, 2)
     return image[top : top + size, left : left + size]

@@ -18,7 +18,8 @@ def _crowns(canvas: Canvas, mask: Mask, colour: Field) -> None:
     """Paint canopy: sun-lit crowns as large as they look at this sampling distance."""
     rng = canvas.rng
     crown = int(np.clip(round(math.log2(8.0 / canvas.gsd_m)) + 1, 1, 5)) if canvas.gsd_m < 8 else 1
-    light = np.float32(rng.uniform(6, 15)) * texture.relief(rng, canvas.size, crown)
+    light = np.float32(rng.uniform(6, 15) / crown**0.3) * texture.relief(rng, canvas.size, crown)
+    light += np.float32(rng.uniform(1, 7)) * canvas.noise(int(rng.integers(1, 3)))
     light += np.float32(rng.uniform(1, 7)) * canvas.noise(int(rng.integers(4, 7)))
     tint = np.array([1.0, 1.1, 0.8], np.float32)
     canvas.image[mask] = colour + light[mask][:, None] * tint
@@ -75,11 +76,10 @@ def trees(canvas: Canvas) -> None:
     canvas.disown(crowns)
 
 
-def clearing(canvas: Canvas) -> None:
+def clearing(canvas: Canvas, *, radius_px: float) -> None:
     """A patch where trees were felled: bare, littered or greening, with the shadow of its edge."""
     rng = canvas.rng
-    radius = canvas.between(9, 40)
-    mask, _ = _patch(canvas, radius, ragged=float(rng.uniform(0.02, 0.14)), straight=0.55)
+    mask, _ = _patch(canvas, radius_px, ragged=float(rng.uniform(0.02, 0.14)), straight=0.55)
     if not canvas.is_free(mask, 0.02):
         return
     kinds = (palette.SOIL, palette.SAND, palette.GRASS, palette.SALT, ((132, 140, 96), (150, 132, 104)))
