@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import batched
 
 import numpy as np
 import shapely
@@ -182,28 +183,24 @@ def make_plan(
     ordered = sorted(acquisitions, key=lambda a: (a.time, a.id))
     covered = _Coverage(ordered, grid, blocks)
     newest = max((step.time for step in held), default=None)
-    lines = [
-        _first_line(acquisition, covered.of(acquisition), frozenset(required_bands), max_cloud, newest)
-        if acquisition.id not in latest
-        else _next_line(acquisition, covered, latest[acquisition.id], prompter_digest, quarantine_after)
-        for acquisition in ordered
-    ]
+    lines: list[PlanLine] = []
+    for acquisition in ordered:
+        usable, lacking = _usable(acquisition, frozenset(required_bands))
+        step = latest.get(acquisition.id)
+        if step is not None:
+            line = _next_line(usable, covered, step, prompter_digest, quarantine_after)
+        elif not usable.scenes:
+            line = _line(acquisition, Reason.MISSING_BANDS)
+        else:
+            line = _first_line(usable, covered.of(usable), max_cloud, newest)
+        lines.append(replace(line, note="; ".join(part for part in (line.note, lacking) if part)))
     lines += _gone_lines({a.id for a in ordered}, latest, window)
     lines.sort(key=lambda line: (line.time, line.id))
     return Plan(lines=tuple(_allot(lines, grid, budget_tiles, n_published, estimate)))
 
 
-def bundle(plan: Plan, blocks_per_order: int, done: Collection[tuple[int, Block]] = ()) -> tuple[WorkOrder, ...]:
-    """Pack a plan's blocks into work orders, in step order; an order may hold blocks of several acquisitions.
-
-    Parameters
-    ----------
-    plan
-        What is to be done.
-    blocks_per_order
-        Blocks in one order; the last one may have fewer.
-    done
-        (step, block) pairs that an interrupted run already wrote.
+def bundle(lines: Iterable[PlanLine], blocks_per_order: int) -> tuple[WorkOrder, ...]:
+    """Pack the blocks of plan lines into work orders, in order; one may hold blocks of several acquisitions.
 
     Raises
     ------
@@ -212,7 +209,6 @@ def bundle(plan: Plan, blocks_per_order: int, done: Collection[tuple[int, Block]
     """
     if blocks_per_order < 1:
         raise ValueError(f"blocks_per_order is {blocks_per_order}, it must be 1 or more")
-    skip = set(done)
     jobs = [
         BlockJob(
             acquisition=line.acquisition,
@@ -221,14 +217,13 @@ def bundle(plan: Plan, blocks_per_order: int, done: Collection[tuple[int, Block]
             revision=line.revision,
             attempt=line.attempts.get(block, 0) + 1,
         )
-        for line in plan.work
+        for line in lines
         if line.acquisition is not None and line.step is not None
         for block in line.blocks
-        if (line.step, block) not in skip
     ]
-    packs = [tuple(jobs[start : start + blocks_per_order]) for start in range(0, len(jobs), blocks_per_order)]
     return tuple(
-        WorkOrder(id=f"{pack[0].step:06d}-{pack[0].block.row:05d}-{pack[0].block.col:05d}", jobs=pack) for pack in packs
+        WorkOrder(id=f"{pack[0].step:06d}-{pack[0].block.row:05d}-{pack[0].block.col:05d}", jobs=pack)
+        for pack in batched(jobs, blocks_per_order)
     )
 
 
@@ -283,19 +278,22 @@ def _refuse_many_changes(acquisitions: Sequence[Acquisition], latest: Mapping[st
         )
 
 
+def _usable(acquisition: Acquisition, required: frozenset[str]) -> tuple[Acquisition, str]:
+    """Keep the scenes that have all bands; the note names one that has not."""
+    lacking = [scene for scene in acquisition.scenes if required - scene.bands]
+    if not lacking:
+        return acquisition, ""
+    example = lacking[0]
+    count = "" if len(lacking) == 1 else f", nor have {len(lacking) - 1} more scenes all bands"
+    note = f"{example.id} has no {', '.join(sorted(required - example.bands))}{count}"
+    return replace(acquisition, scenes=tuple(s for s in acquisition.scenes if not required - s.bands)), note
+
+
 def _first_line(
-    acquisition: Acquisition,
-    blocks: tuple[Block, ...],
-    required: frozenset[str],
-    max_cloud: float | None,
-    newest: datetime | None,
+    acquisition: Acquisition, blocks: tuple[Block, ...], max_cloud: float | None, newest: datetime | None
 ) -> PlanLine:
     """Line of an acquisition that the cube does not hold."""
-    lacking = {scene.id: sorted(required - scene.bands) for scene in acquisition.scenes if required - scene.bands}
     clouds = [scene.cloud_cover for scene in acquisition.scenes]
-    if lacking:
-        item, bands = next(iter(lacking.items()))
-        return _line(acquisition, Reason.MISSING_BANDS, note=f"{item} has no {', '.join(bands)}")
     if max_cloud is not None and all(cloud is not None and cloud > max_cloud for cloud in clouds):
         clearest = min(cloud for cloud in clouds if cloud is not None)
         return _line(acquisition, Reason.CLOUDY, note=f"{clearest:g} % cloud, limit {max_cloud:g} %")
@@ -339,18 +337,7 @@ def _gone_lines(
     for step in latest.values():
         inside = (since is None or step.time >= since) and (until is None or step.time <= until)
         if step.acquisition not in present and inside:
-            yield PlanLine(
-                id=step.acquisition,
-                time=step.time,
-                reason=Reason.GONE,
-                acquisition=None,
-                blocks=(),
-                tiles=0,
-                bytes_to_read=0,
-                step=None,
-                revision=step.revision,
-                note="no longer in the catalog; its masks are kept",
-            )
+            yield _idle(step.acquisition, step.time, None, Reason.GONE, step.revision, "masks are kept")
 
 
 def _allot(
@@ -394,16 +381,22 @@ def _line(
     attempts: Mapping[Block, int] | None = None,
 ) -> PlanLine:
     """Line without step and sizes; `_allot` fills them in."""
+    line = _idle(acquisition.id, acquisition.time, acquisition, reason, revision, note)
+    return replace(line, blocks=blocks, attempts=attempts or {})
+
+
+def _idle(
+    name: str, time: datetime, acquisition: Acquisition | None, reason: Reason, revision: int, note: str
+) -> PlanLine:
     return PlanLine(
-        id=acquisition.id,
-        time=acquisition.time,
+        id=name,
+        time=time,
         reason=reason,
         acquisition=acquisition,
-        blocks=blocks,
+        blocks=(),
         tiles=0,
         bytes_to_read=0,
         step=None,
         revision=revision,
         note=note,
-        attempts=attempts or {},
     )

@@ -22,7 +22,7 @@ from think2seg.cube.lease import Lease
 from think2seg.cube.ledger import Ledger, read_ledger
 from think2seg.cube.publish import publish, roll_forward, sweep_all
 from think2seg.cube.receipts import Receipt, read_receipts, read_unpublished
-from think2seg.cube.store import BeforeWrite, CubeStore, explained, shown
+from think2seg.cube.store import BeforeWrite, CubeStore, explained, local_path, shown
 from think2seg.cube.writer import BlockWriter
 from think2seg.errors import CubeError
 from think2seg.plan import PlanLine
@@ -140,27 +140,83 @@ def open_or_create(
         The place cannot be read or written.
     """
     store = CubeStore(uri, before_write, create=True)
+    held = read_spec(store)
+    if held is None:
+        store.create(SPEC_KEY, spec.to_json().encode())
+        held = read_spec(store) or spec
+    _check_identity(store, held, spec)
+    if store.get(ROOT_KEY) is None:
+        _create(store, held)
+    return _opened(store, held, prompter, segmenter, registered)
+
+
+def find_cube(
+    uri: str | Path, spec: CubeSpec, *, prompter: str, segmenter: str, registered: bool = False
+) -> Cube | None:
+    """Open the cube at `uri` for planning; None where there is nothing. Writes nothing.
+
+    Parameters and errors as in `open_or_create`.
+    """
+    store = find_store(uri)
+    held = read_spec(store) if store is not None else None
+    if store is None or held is None:
+        return None
+    _check_identity(store, held, spec)
+    return _opened(store, held, prompter, segmenter, registered)
+
+
+def is_cube(uri: str | Path) -> bool:
+    """Whether a cube of this project is at `uri`."""
+    store = find_store(uri)
+    return store is not None and store.get(SPEC_KEY) is not None
+
+
+def find_store(uri: str | Path) -> CubeStore | None:
+    """Open the store at `uri`; None where a local folder is missing."""
+    path = local_path(uri)
+    return None if path is not None and not path.exists() else CubeStore(uri)
+
+
+def read_spec(store: CubeStore) -> CubeSpec | None:
+    """Return what the cube in a store is about; None where the store is empty.
+
+    Raises
+    ------
+    CubeError
+        Something else is there, or a cube of a later layout.
+    """
     data = store.get(SPEC_KEY)
     if data is None:
-        if not store.is_empty():
-            raise _foreign(store)
-        store.create(SPEC_KEY, spec.to_json().encode())
-        data = store.get(SPEC_KEY)
-    if data is None:
+        if store.is_empty():
+            return None
         raise _foreign(store)
-    held = _spec_of(store, data)
-    if told := list(differences(held.identity, spec.identity)):
+    try:
+        version = json.loads(data)["format"]
+        if version == FORMAT:
+            return CubeSpec.from_json(data)
+    except (ValueError, LookupError, TypeError) as error:
+        raise _foreign(store) from error
+    raise CubeError(
+        f"The cube at {shown(store.uri)} has layout {version}",
+        f"This version reads and writes layout {FORMAT}.",
+        "Upgrade think2seg, or set another cube.uri.",
+    )
+
+
+def _opened(store: CubeStore, spec: CubeSpec, prompter: str, segmenter: str, registered: bool) -> Cube:
+    cube = Cube(store, spec, prompter=prompter, segmenter=segmenter)
+    if not registered:
+        _check_weights(cube)
+    return cube
+
+
+def _check_identity(store: CubeStore, held: CubeSpec, asked: CubeSpec) -> None:
+    if told := list(differences(held.identity, asked.identity)):
         raise CubeError(
             f"The cube at {shown(store.uri)} answers something else:\n  " + "\n  ".join(told),
             "One cube holds one question, grid, source, recipe, tiling and template.",
             "Put the named fields back, or give this monitor another cube.uri.",
         )
-    if store.get(ROOT_KEY) is None:
-        _create(store, held)
-    cube = Cube(store, held, prompter=prompter, segmenter=segmenter)
-    if not registered:
-        _check_weights(cube)
-    return cube
 
 
 def _create(store: CubeStore, spec: CubeSpec) -> None:
@@ -174,20 +230,6 @@ def _create(store: CubeStore, spec: CubeSpec) -> None:
     for name, document in documents.items():
         store.create(f"{name}/{ROOT_KEY}", as_bytes(document))
     store.create(ROOT_KEY, as_bytes(root_document(spec, documents)))
-
-
-def _spec_of(store: CubeStore, data: bytes) -> CubeSpec:
-    try:
-        version = json.loads(data)["format"]
-        if version == FORMAT:
-            return CubeSpec.from_json(data)
-    except (ValueError, LookupError, TypeError) as error:
-        raise _foreign(store) from error
-    raise CubeError(
-        f"The cube at {shown(store.uri)} has layout {version}",
-        f"This version reads and writes layout {FORMAT}.",
-        "Upgrade think2seg, or set another cube.uri.",
-    )
 
 
 def _check_weights(cube: Cube) -> None:

@@ -171,9 +171,7 @@ def array_documents(spec: CubeSpec, labels: Labels) -> dict[str, dict[str, Any]]
     steps, block = len(labels), spec.grid.block_px
     dims = ("time", "y", "x")
     documents = {
-        name: _document(
-            (steps, height, width), (1, block, block), dtype, _FILL[name], dims, _data_attributes(name, spec)
-        )
+        name: _document((steps, height, width), (1, block, block), dtype, _FILL[name], dims, _data_attributes(name))
         for name, dtype in (("mask", "uint8"), ("score", "uint8"), ("quality", "uint16"))
     }
     rows, cols = spec.grid.rows, spec.grid.cols
@@ -261,12 +259,12 @@ def _document(
     }
 
 
-def _data_attributes(name: str, spec: CubeSpec) -> dict[str, Any]:
+def _data_attributes(name: str) -> dict[str, Any]:
     shared = {
         "grid_mapping": "spatial_ref",
         "coordinates": "acquisition revision published model_version observed_fraction spatial_ref",
     }
-    return _DATA_ATTRIBUTES[name] | shared | _geozarr_attributes(spec.grid)
+    return _DATA_ATTRIBUTES[name] | shared
 
 
 _DATA_ATTRIBUTES: dict[str, dict[str, Any]] = {
@@ -332,11 +330,10 @@ def _crs_attributes(grid: Grid) -> dict[str, Any]:
 def _geozarr_attributes(grid: Grid) -> dict[str, Any]:
     crs, (height, width) = CRS.from_user_input(grid.crs), grid.shape
     a, b, c, d, e, f = grid.transform[:6]
-    code = {"proj:code": grid.crs} if grid.crs.startswith("EPSG:") else {}
+    named = grid.crs.startswith("EPSG:")
     return {
         "zarr_conventions": _CONVENTIONS,
-        **code,
-        "proj:wkt2": crs.to_wkt(),
+        **({"proj:code": grid.crs} if named else {"proj:wkt2": crs.to_wkt()}),
         "spatial:dimensions": ["y", "x"],
         "spatial:transform_type": "affine",
         "spatial:transform": [a, b, c, d, e, f],

@@ -259,7 +259,7 @@ def _beat_bytes(count: int, *, released: bool = False) -> bytes:
 
 
 def _epochs(store: CubeStore) -> list[int]:
-    names = (key.rpartition("/")[2] for key in store.keys(FOLDER))
+    names = (key.rpartition("/")[2] for key in store.list_keys(FOLDER))
     return [int(name[6:14]) for name in names if name.startswith("epoch-")]
 
 

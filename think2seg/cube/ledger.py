@@ -131,7 +131,7 @@ def read_ledger(store: CubeStore) -> Ledger:
     """
     entries: list[Entry] = []
     sequence = 0
-    for key in store.keys(FOLDER):
+    for key in store.list_keys(FOLDER):
         data = store.get(key)
         if data is None:
             continue

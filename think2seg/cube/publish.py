@@ -128,14 +128,14 @@ def published_extent(store: CubeStore, spec: CubeSpec) -> int:
 def sweep(store: CubeStore, step: int) -> None:
     """Remove staged rows and single receipts of a published step."""
     for folder in (STAGING, RECEIPTS):
-        for key in store.keys(f"{folder}/{step:06d}"):
+        for key in store.list_keys(f"{folder}/{step:06d}"):
             store.delete(key)
 
 
 def sweep_all(store: CubeStore, n_published: int) -> None:
     """Remove what interrupted sweeps left."""
     for folder in (STAGING, RECEIPTS):
-        steps = {key.removeprefix(f"{folder}/").partition("/")[0] for key in store.keys(folder)}
+        steps = {key.removeprefix(f"{folder}/").partition("/")[0] for key in store.list_keys(folder)}
         for step in sorted(step for step in steps if step.isdigit() and int(step) < n_published):
             sweep(store, int(step))
 
@@ -158,7 +158,7 @@ def _complete_step(store: CubeStore, spec: CubeSpec, ledger: Ledger, entry: Entr
             for block in sorted(entry.copied):
                 store.copy(chunk_key(array, base.step, *block), chunk_key(array, entry.step, *block))
         wanted = {chunk_key(array, entry.step, *block) for block in entry.held.states}
-        for key in store.keys(f"{array}/c/{entry.step}"):
+        for key in store.list_keys(f"{array}/c/{entry.step}"):
             if key not in wanted:
                 store.delete(key)
     _write_blank(store, spec, entry)
@@ -266,7 +266,7 @@ def _observed_px(store: CubeStore, ledger: Ledger, entry: Entry, blocks: Sequenc
 
 def _check_chunks(store: CubeStore, line: PlanLine) -> None:
     for array in DATA:
-        present = set(store.keys(f"{array}/c/{line.step}"))
+        present = set(store.list_keys(f"{array}/c/{line.step}"))
         lost = [block for block in line.blocks if chunk_key(array, line.step or 0, *block) not in present]
         if lost:
             raise StoreError(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import xarray as xr
 
 from think2seg.cube.records import decode, schema_of, table_key
-from think2seg.cube.store import CubeStore, explained, shown
+from think2seg.cube.store import CubeStore, explained, local_path, shown
 from think2seg.errors import CubeError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def open_cube(uri: str | Path, *, revisions: Revisions = "latest", as_of: dateti
     StoreError
         It cannot be read.
     """
-    dataset = _open(CubeStore(uri))
+    dataset = _open(_store(uri))
     steps = _steps(dataset, revisions, as_of)
     if not np.array_equal(steps, np.arange(dataset.sizes["time"])):
         dataset = dataset.isel(time=steps)
@@ -68,7 +68,7 @@ def read_traces(
 
     Parameters and errors as in `open_cube`; columns in `think2seg.cube.records.TRACE_FIELDS`.
     """
-    frame: pd.DataFrame = _read("traces", CubeStore(uri), revisions, as_of).to_pandas()
+    frame: pd.DataFrame = _read("traces", uri, revisions, as_of).to_pandas()
     return frame
 
 
@@ -81,20 +81,36 @@ def read_instances(
     """
     import geopandas as gpd
 
-    frame = _read("instances", CubeStore(uri), revisions, as_of).to_pandas()
+    frame = _read("instances", uri, revisions, as_of).to_pandas()
     geometry = gpd.GeoSeries.from_wkb(frame["geometry"], crs="EPSG:4326")
     return gpd.GeoDataFrame(frame.drop(columns="geometry"), geometry=geometry, crs="EPSG:4326")
 
 
+def _store(uri: str | Path) -> CubeStore:
+    path = local_path(uri)
+    if path is None or path.exists():
+        store = CubeStore(uri)
+        if _is_ours(store.get("zarr.json")):
+            return store
+    raise CubeError(
+        f"There is no cube at {shown(str(uri))}", "A folder or URL that `think2seg run` wrote.", "Check the path."
+    )
+
+
+def _is_ours(root: bytes | None) -> bool:
+    try:
+        return "think2seg" in json.loads(root or b"{}").get("attributes", {})
+    except ValueError:
+        return False
+
+
 def _open(store: CubeStore) -> xr.Dataset:
-    data = store.get("zarr.json")
-    if data is None or "think2seg" not in json.loads(data).get("attributes", {}):
-        raise CubeError(
-            f"There is no cube at {shown(store.uri)}", "A folder or URL that `think2seg run` wrote.", "Check the path."
-        )
     with explained(store.uri, "read"):
         dataset: xr.Dataset = xr.open_zarr(store.zarr(read_only=True), consolidated=True, chunks={})
-    return dataset.set_coords(["spatial_ref"])
+        dataset = dataset.set_coords(["spatial_ref"])
+        for name in ("published", "revision", "observed_fraction", "acquisition", "model_version"):
+            dataset[name].load()
+    return dataset
 
 
 def _steps(dataset: xr.Dataset, revisions: Revisions, as_of: datetime | str | None) -> npt.NDArray[np.int64]:
@@ -123,7 +139,8 @@ def _named(label: xr.DataArray) -> npt.NDArray[np.str_]:
     return names[label.values] if len(names) else np.asarray([], dtype=np.str_)
 
 
-def _read(name: str, store: CubeStore, revisions: Revisions, as_of: datetime | str | None) -> pa.Table:
+def _read(name: str, uri: str | Path, revisions: Revisions, as_of: datetime | str | None) -> pa.Table:
+    store = _store(uri)
     dataset = _open(store)
     steps = _steps(dataset, revisions, as_of)
     tables = [schema_of(name).empty_table()]

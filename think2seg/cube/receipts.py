@@ -97,13 +97,13 @@ def read_receipts(store: CubeStore, step: int) -> tuple[Receipt, ...]:
     bundle = store.get(bundle_key(step))
     if bundle is not None:
         return tuple(Receipt.from_json(line) for line in bundle.splitlines())
-    texts = [store.get(key) for key in store.keys(f"{FOLDER}/{step:06d}")]
+    texts = [store.get(key) for key in store.list_keys(f"{FOLDER}/{step:06d}")]
     return tuple(Receipt.from_json(text) for text in texts if text is not None)
 
 
 def read_unpublished(store: CubeStore, n_published: int) -> tuple[Receipt, ...]:
     """Receipts that a run left without publishing them, in step and block order."""
-    keys = [key for key in store.keys(FOLDER) if key.endswith(".json") and int(key.split("/")[-2]) >= n_published]
+    keys = [key for key in store.list_keys(FOLDER) if key.endswith(".json") and int(key.split("/")[-2]) >= n_published]
     texts = [store.get(key) for key in keys]
     return tuple(Receipt.from_json(text) for text in texts if text is not None)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -50,7 +50,7 @@ class CubeStore:
     """
 
     def __init__(self, uri: str | Path, before_write: BeforeWrite | None = None, *, create: bool = False) -> None:
-        self.uri = _absolute(str(uri))
+        self.uri = str(local_path(uri) or uri)
         self.before_write = before_write
         with self._explained("open", ""):
             self._objects = _open(self.uri, create)
@@ -100,7 +100,7 @@ class CubeStore:
             except FileNotFoundError:
                 return
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def list_keys(self, prefix: str = "") -> list[str]:
         """All keys below a prefix of whole path segments, sorted."""
         with self._explained("list", prefix):
             batches = obstore.list(self._objects, prefix=prefix or None)
@@ -172,10 +172,12 @@ class _AnnouncingStore(ObjectStore[Any]):
         await super().set(key, value)
 
 
-def _absolute(uri: str) -> str:
-    if uri.startswith("file://"):
-        uri = urlsplit(uri).path
-    return uri if "://" in uri else str(Path(uri).expanduser().resolve())
+def local_path(uri: str | Path) -> Path | None:
+    """Return the absolute path of a local URI, None for any other."""
+    text = str(uri)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    return None if "://" in text else Path(text).expanduser().resolve()
 
 
 def _open(uri: str, create: bool) -> Any:
