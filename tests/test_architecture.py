@@ -31,6 +31,7 @@ ROOMS = [
     ("learning",),
     ("insight",),
     ("publish",),
+    ("doctor",),
     ("cli", "__main__"),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

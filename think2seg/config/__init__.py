@@ -13,11 +13,12 @@ from think2seg.config.archive import (
     Sentinel2Scaling,
 )
 from think2seg.config.files import archive_names, conf_root, load_archive, load_monitor, monitor_names, monitor_schema
-from think2seg.config.monitor import LocalPrompter, Models, Monitor, SamSegmenter
+from think2seg.config.monitor import ClusterOptions, LocalPrompter, Models, Monitor, SamSegmenter
 
 __all__ = [
     "Archive",
     "Band",
+    "ClusterOptions",
     "FixedScaling",
     "LocalPrompter",
     "MetadataScaling",

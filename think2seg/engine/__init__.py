@@ -9,6 +9,6 @@ that its block came in with, on a CPU in float32 with one thread bit for bit.
 from __future__ import annotations
 
 from think2seg.engine.spec import Models, RunSpec
-from think2seg.engine.work import execute
+from think2seg.engine.work import execute, write_failed
 
-__all__ = ["Models", "RunSpec", "execute"]
+__all__ = ["Models", "RunSpec", "execute", "write_failed"]

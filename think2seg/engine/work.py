@@ -47,6 +47,21 @@ def execute(order: WorkOrder, spec: RunSpec, models: Models) -> tuple[Receipt, .
     return tuple(receipts)
 
 
+def write_failed(job: BlockJob, spec: RunSpec, *, reason: str, message: str) -> Receipt:
+    """Write a block that no worker could do as failed; parameters as in `Failure`, errors as in `execute`."""
+    region = spec.grid.region_mask(spec.region, job.block)
+    stitched = unread(np.where(region, 0, Quality.OUTSIDE).astype(np.uint16))
+    return spec.writer.write_block(
+        job,
+        mask=stitched.mask,
+        score=stitched.score,
+        quality=stitched.quality,
+        state=BlockState.FAILED,
+        tiles={"failed": len(spec.grid.tiles(job.block))},
+        failures=(Failure(item="", block=job.block, reason=reason, message=message),),
+    )
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Work:
     """One block under way."""

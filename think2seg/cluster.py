@@ -1,0 +1,175 @@
+"""Where engines run: a Dask client, its GPU resources, and a bounded number of work orders in flight."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import dask
+import distributed
+
+from think2seg.config import ClusterOptions
+from think2seg.cube.receipts import Receipt
+from think2seg.engine import Models, RunSpec, execute
+from think2seg.errors import ClusterError
+from think2seg.plan import WorkOrder
+
+_MODELS = "think2seg-models"
+_WAIT_FOR_WORKERS_S = 60
+_QUIET = {"logging.distributed": "error", "distributed.admin.tick.limit": "1h"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderResult:
+    """What came back of one work order."""
+
+    order: WorkOrder
+    receipts: tuple[Receipt, ...]
+    error: BaseException | None
+    """Why the order as a whole failed (every worker that tried it died, for example); None when it was done."""
+
+
+class _LoadModels(distributed.WorkerPlugin):  # type: ignore[misc]
+    """Loads the models once per worker, also on workers that join later."""
+
+    name = _MODELS
+
+    def __init__(self, spec: RunSpec, threads: int | None) -> None:
+        self._spec, self._threads = spec, threads
+
+    def setup(self, worker: distributed.Worker) -> None:
+        worker.think2seg_models = Models.load(self._spec.models, threads=self._threads)
+
+
+def _execute_on_worker(order: WorkOrder, spec: RunSpec) -> tuple[Receipt, ...]:
+    return execute(order, spec, distributed.get_worker().think2seg_models)
+
+
+class Cluster:
+    """A connected Dask client that runs work orders."""
+
+    def __init__(self, client: distributed.Client, config: ClusterOptions, *, threads: int | None) -> None:
+        self._client, self._config, self._threads = client, config, threads
+        self._resources = {"GPU": 1} if config.gpus else None
+
+    @property
+    def n_workers(self) -> int:
+        """Workers that can take an order now."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return sum(1 for w in workers if not self._resources or w["resources"].get("GPU", 0) >= 1)
+
+    def load_models(self, spec: RunSpec) -> None:
+        """Load the run's models on every worker, and on any that joins later.
+
+        Raises
+        ------
+        ModelError
+            If a worker cannot load the weights.
+        """
+        self._client.register_plugin(_LoadModels(spec, self._threads), name=_MODELS)
+
+    def run(self, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
+        """Yield results as they come, never with more than `in_flight` orders per worker under way.
+
+        An order whose worker dies is taken up by another worker; it comes back as an error only when
+        every retry lost its worker too, or when the order itself raised.
+        """
+        waiting = iter(orders)
+        limit = max(1, self.n_workers) * self._config.in_flight
+        running: dict[distributed.Future, WorkOrder] = {}
+        completed = distributed.as_completed()
+
+        def top_up() -> None:
+            for order in islice(waiting, limit - len(running)):
+                future = self._client.submit(
+                    _execute_on_worker, order, spec, key=f"order-{order.id}", pure=False, resources=self._resources
+                )
+                running[future] = order
+                completed.add(future)
+
+        top_up()
+        while running:
+            future = next(completed)
+            order = running.pop(future)
+            error = future.exception() if future.status == "error" else None
+            receipts = () if error else future.result()
+            future.release()
+            top_up()
+            yield OrderResult(order=order, receipts=receipts, error=error)
+
+
+def preflight(workers: Sequence[dict[str, Any]], *, gpus: bool, address: str) -> None:
+    """Refuse at once what would otherwise wait for ever.
+
+    Raises
+    ------
+    ClusterError
+        If there is no worker, or none that offers the resource ``GPU``.
+    """
+    if not workers:
+        raise ClusterError(
+            f"The Dask cluster at {address} has no workers.",
+            "A run needs at least one.",
+            "Start workers (`dask worker ADDRESS`), or leave out `cluster.scheduler` to use local processes.",
+        )
+    if gpus and not any(w["resources"].get("GPU", 0) >= 1 for w in workers):
+        raise ClusterError(
+            f"`cluster.gpus` is on, but none of the {len(workers)} workers at {address} offers the resource GPU.",
+            "A GPU order waits for a worker started with `--resources GPU=1`.",
+            "Start one worker per GPU that way, or set `cluster.gpus: false`.",
+        )
+
+
+@contextmanager
+def connect(config: ClusterOptions, *, on_start: Callable[[str], None] | None = None) -> Iterator[Cluster]:
+    """Connect to the scheduler the monitor names, or start local worker processes.
+
+    Raises
+    ------
+    ClusterError
+        If the scheduler cannot be reached, or has no suitable worker.
+    """
+    with dask.config.set(_QUIET):
+        if config.scheduler:
+            with _remote_client(config.scheduler) as client:
+                yield _checked(client, config, threads=None)
+        else:
+            n_workers = config.workers or os.cpu_count() or 1
+            threads = max(1, (os.cpu_count() or 1) // n_workers)
+            with (
+                distributed.LocalCluster(
+                    n_workers=n_workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=0,
+                    dashboard_address=None,
+                    resources={"GPU": 1} if config.gpus else None,
+                    env={"OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": "65536"},
+                ) as local,
+                distributed.Client(local) as client,
+            ):
+                yield _checked(client, config, threads=threads)
+
+
+def _checked(client: distributed.Client, config: ClusterOptions, *, threads: int | None) -> Cluster:
+    workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+    preflight(workers, gpus=config.gpus, address=client.scheduler.address)
+    return Cluster(client, config, threads=threads)
+
+
+@contextmanager
+def _remote_client(address: str) -> Iterator[distributed.Client]:
+    try:
+        client = distributed.Client(address, timeout=_WAIT_FOR_WORKERS_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"No Dask scheduler answers at {address}.",
+            "An address looks like tcp://host:8786.",
+            "Check the address, or leave out `cluster.scheduler` to use local processes.",
+        ) from error
+    with client:
+        yield client

@@ -1,0 +1,24 @@
+"""One run: search, lease, plan, dispatch of work orders, receipts, publication."""
+
+from __future__ import annotations
+
+from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_rows, plan_run
+from think2seg.coordinator.run import ArchiveRun, Group, Progress, run_archive
+from think2seg.coordinator.status import CubeStatus, cube_status
+from think2seg.coordinator.summary import RunSummary
+
+__all__ = [
+    "ArchiveRun",
+    "CubePlan",
+    "CubeStatus",
+    "Found",
+    "Group",
+    "Progress",
+    "RunPlan",
+    "RunSummary",
+    "cube_status",
+    "find",
+    "plan_rows",
+    "plan_run",
+    "run_archive",
+]

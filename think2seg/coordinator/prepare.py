@@ -1,0 +1,256 @@
+"""What a run would do: search once, look at the cubes, plan. Nothing is written and no model is loaded."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock
+from typing import Any
+
+from think2seg.config import Archive, Monitor, load_archive
+from think2seg.cube import CubeSpec, CubeStore, Ledger, find_cube, is_cube, read_ledger
+from think2seg.grid import Block, Grid, Zone, blocks_of, zones
+from think2seg.imagery import estimate_bytes, resampling_note
+from think2seg.plan import Plan, PlanLine, make_plan
+from think2seg.prompting import template_for
+from think2seg.registry import resolve, weights_digest
+from think2seg.stac.scenes import Acquisition
+from think2seg.stac.search import SearchResult, search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A monitor and what its catalog says exists."""
+
+    monitor: Monitor
+    archive: Archive
+    result: SearchResult
+    seconds: float
+    """Wall time of the search."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the search left out or repaired, one sentence each."""
+        return self.result.notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CubePlan:
+    """The plan of one cube: one question in one zone."""
+
+    uri: str
+    zone: Zone
+    spec: CubeSpec
+    prompter: str
+    segmenter: str
+    """Digests of the weights that will answer and draw."""
+    plan: Plan
+    blocks: tuple[Block, ...]
+    """Blocks that touch the region."""
+    exists: bool
+    """Whether the cube is there already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything one run would do."""
+
+    found: Found
+    cubes: tuple[CubePlan, ...]
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor that asks."""
+        return self.found.monitor
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks to do over all cubes."""
+        return sum(len(line.blocks) for cube in self.cubes for line in cube.plan.lines)
+
+    def reasons(self) -> dict[str, int]:
+        """Plan reason → acquisitions, over all cubes."""
+        return dict(Counter(line.reason.value for cube in self.cubes for line in cube.plan.lines))
+
+    def totals(self) -> dict[str, Any]:
+        """Figures of the whole plan, ready for JSON."""
+        work = [line for cube in self.cubes for line in cube.plan.work]
+        return {
+            "monitor": self.monitor.monitor,
+            "monitor_hash": self.monitor.hash,
+            "cubes": [cube.uri for cube in self.cubes],
+            "reasons": self.reasons(),
+            "blocks": self.n_blocks,
+            "tiles": sum(line.tiles for line in work),
+            "bytes": sum(line.bytes_to_read for line in work),
+        }
+
+    def sentence(self) -> str:
+        """One line for people."""
+        totals = self.totals()
+        counts = ", ".join(f"{number} {reason}" for reason, number in totals["reasons"].items()) or "no acquisition"
+        return (
+            f"{counts}; to do: {totals['blocks']} blocks, {totals['tiles']} tiles, "
+            f"{totals['bytes'] / 1e6:.1f} MB to read."
+        )
+
+
+def find(monitor: Monitor, *, since: date | None = None, until: date | None = None) -> Found:
+    """Search the monitor's catalog, once.
+
+    Parameters
+    ----------
+    since, until
+        Narrow the monitor's time span to these days, both included. Without `since`, a monitor with a look-back
+        searches from its newest held acquisition minus that many days.
+
+    Raises
+    ------
+    ConfigError, CatalogError
+        If the archive is unknown, the span is empty, or the search fails or finds nothing.
+    """
+    started = time.monotonic()
+    archive = load_archive(monitor.source.archive)
+    low = datetime.combine(since, clock.min, UTC) if since else _look_back(monitor)
+    high = datetime.combine(until, clock.max, UTC) if until else None
+    result = search(monitor, archive, since=low, until=high)
+    return Found(monitor=monitor, archive=archive, result=result, seconds=time.monotonic() - started)
+
+
+def plan_run(found: Found, *, allow_changes: bool = False) -> RunPlan:
+    """Plan every cube of the monitor against what it holds.
+
+    Raises
+    ------
+    CubeError
+        If there is something else at a cube's URI, or a cube of another identity.
+    CatalogError
+        If more than 5 % of the finished scenes changed and `allow_changes` is off.
+    """
+    monitor, archive = found.monitor, found.archive
+    native = {scene.crs for acquisition in found.result.acquisitions for scene in acquisition.scenes if scene.crs}
+    parts = _zones(monitor, archive, native)
+    return RunPlan(found=found, cubes=tuple(_plan_cube(found, zone, allow_changes=allow_changes) for zone in parts))
+
+
+def plan_rows(plan: RunPlan) -> list[dict[str, Any]]:
+    """One row per acquisition and cube: time, acquisition, reason, blocks, tiles, bytes, scenes, note."""
+    return [
+        {
+            "time": line.time.isoformat(),
+            "acquisition": line.id,
+            "reason": line.reason.value,
+            "blocks": len(line.blocks),
+            "tiles": line.tiles,
+            "bytes": line.bytes_to_read,
+            "revision": line.revision,
+            "scenes": [scene.id for scene in line.acquisition.scenes] if line.acquisition else [],
+            "note": line.note,
+            "cube": cube.uri,
+        }
+        for cube in plan.cubes
+        for line in cube.plan.lines
+    ]
+
+
+def cube_uri(monitor: Monitor, zone: str) -> str:
+    """Return the URI of the monitor's cube in a zone, its places filled in."""
+    words = "".join(c if c.isalnum() else " " for c in monitor.question.lower()).split()
+    return monitor.cube.uri.format(question="-".join(words) or "question", zone=zone)
+
+
+def cube_uris(monitor: Monitor) -> tuple[str, ...]:
+    """URIs of a monitor's cubes, without a search: for an automatic CRS these are the UTM zones of its region."""
+    archive = load_archive(monitor.source.archive)
+    return tuple(cube_uri(monitor, zone.grid.zone) for zone in _zones(monitor, archive, native=set()))
+
+
+def _zones(monitor: Monitor, archive: Archive, native: set[str]) -> tuple[Zone, ...]:
+    return zones(
+        monitor.geometry,
+        crs=monitor.grid.crs,
+        resolution=monitor.resolution(archive),
+        block_px=monitor.cube.block_px,
+        footprint_m=monitor.footprint_m(archive),
+        halo_m=monitor.halo_m(archive),
+        native=native,
+    )
+
+
+def _look_back(monitor: Monitor) -> datetime | None:
+    if monitor.source.lookback_days is None:
+        return None
+    newest = [max(step.time for step in ledger.held) for ledger in map(_ledger, cube_uris(monitor)) if ledger.held]
+    return min(newest) - timedelta(days=monitor.source.lookback_days) if newest else None
+
+
+def _ledger(uri: str) -> Ledger:
+    return read_ledger(CubeStore(uri)) if is_cube(uri) else Ledger()
+
+
+def _plan_cube(found: Found, zone: Zone, *, allow_changes: bool) -> CubePlan:
+    monitor, archive, grid = found.monitor, found.archive, zone.grid
+    uri = cube_uri(monitor, grid.zone)
+    spec = _cube_spec(monitor, archive, zone)
+    prompter, segmenter = (
+        weights_digest(resolve(kind, config.path))
+        for kind, config in (("prompter", monitor.models.prompter), ("segmenter", monitor.models.segmenter))
+    )
+    cube = find_cube(uri, spec, prompter=prompter, segmenter=segmenter)
+    ledger = cube.ledger() if cube else Ledger()
+    blocks = blocks_of(grid, zone.region)
+
+    def estimate(acquisition: Acquisition, n_blocks: int) -> int:
+        return estimate_bytes(acquisition, n_blocks, grid, archive)
+
+    plan = make_plan(
+        found.result.acquisitions,
+        grid,
+        blocks,
+        ledger.held,
+        required_bands=archive.needed_bands,
+        prompter_digest=prompter,
+        n_published=len(ledger.entries),
+        estimate=estimate,
+        max_cloud=monitor.source.max_cloud_cover,
+        budget_tiles=monitor.budget.tiles,
+        allow_changes=allow_changes,
+        window=found.result.interval,
+    )
+    return CubePlan(
+        uri=uri,
+        zone=zone,
+        spec=spec,
+        prompter=prompter,
+        segmenter=segmenter,
+        plan=Plan(lines=tuple(_with_resampling(line, grid, archive) for line in plan.lines)),
+        blocks=blocks,
+        exists=cube is not None,
+    )
+
+
+def _with_resampling(line: PlanLine, grid: Grid, archive: Archive) -> PlanLine:
+    """Add to the note of a line with work which of its scenes are resampled, and by which rule."""
+    if line.acquisition is None or not line.blocks:
+        return line
+    notes = (line.note, resampling_note(line.acquisition, grid, archive))
+    return replace(line, note="; ".join(note for note in notes if note))
+
+
+def _cube_spec(monitor: Monitor, archive: Archive, zone: Zone) -> CubeSpec:
+    template = template_for(monitor.models.prompter, resolve("prompter", monitor.models.prompter.path))
+    return CubeSpec(
+        question=monitor.question,
+        grid=zone.grid,
+        source={
+            "archive": archive.archive,
+            "collections": list(monitor.collections(archive)),
+            "digest": archive.digest,
+        },
+        recipe=archive.recipe.model_dump(mode="json"),
+        template=template.digest,
+        title=monitor.title or monitor.question,
+        attribution=archive.description,
+    )

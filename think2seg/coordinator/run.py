@@ -1,0 +1,299 @@
+"""One run over a monitor's cubes: lease, dispatch of work orders, receipts, publication."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import date
+from types import TracebackType
+from typing import Self
+
+from distributed import KilledWorker
+
+from think2seg.cluster import Cluster, OrderResult, connect
+from think2seg.config import Monitor
+from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_run
+from think2seg.coordinator.summary import STAGES, RunSummary, count_tiles, failure_rows, seam_ratio
+from think2seg.cube import Cube, Lease, Receipt, open_or_create, reusable
+from think2seg.engine import RunSpec, write_failed
+from think2seg.grid import Block
+from think2seg.plan import BlockState, PlanLine, Reason, WorkOrder, bundle
+
+_MAX_GROUPS = 40
+_MIN_BLOCKS_PER_GROUP = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    blocks_done: int
+    blocks_total: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Consecutive acquisitions of one cube, done together: one Prefect task run."""
+
+    name: str
+    cube: int
+    """Position in `RunPlan.cubes`."""
+    lines: tuple[PlanLine, ...]
+
+
+type OnProgress = Callable[[Progress], None]
+
+
+class ArchiveRun:
+    """A run that holds the leases of all its cubes while it is open.
+
+    The plan is made under the lease, so that nothing can be published between planning and doing. Workers start with
+    the first group, so that a run with nothing to do starts none.
+
+    Raises
+    ------
+    LeaseError
+        On entering, when another run is writing to one of the cubes.
+    """
+
+    def __init__(
+        self, found: Found, *, allow_changes: bool = False, on_progress: OnProgress = lambda progress: None
+    ) -> None:
+        self._found, self._allow_changes, self._on_progress = found, allow_changes, on_progress
+        self._started = time.monotonic()
+        self._stack = ExitStack()
+        self._plan = plan_run(found, allow_changes=allow_changes)
+        self._open: dict[int, _OpenCube] = {}
+        self._cluster: Cluster | None = None
+
+    @property
+    def plan(self) -> RunPlan:
+        """What this run does."""
+        return self._plan
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor that asks."""
+        return self._found.monitor
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for number, planned in enumerate(self._plan.cubes):
+                if planned.exists or planned.plan.work:
+                    self._open[number] = stack.enter_context(_OpenCube(self._found, planned))
+            self._plan = plan_run(self._found, allow_changes=self._allow_changes)
+            for number, opened in self._open.items():
+                opened.adopt(self._plan.cubes[number])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def groups(self, at_most: int = _MAX_GROUPS) -> tuple[Group, ...]:
+        """Divide the work into at most `at_most` groups of about equal numbers of blocks."""
+        size = max(_MIN_BLOCKS_PER_GROUP, -(-self._plan.n_blocks // at_most))
+        return tuple(
+            Group(name=_name_of(lines), cube=number, lines=tuple(lines))
+            for number, cube in enumerate(self._plan.cubes)
+            for lines in _split(cube.plan.work, size)
+        )
+
+    def execute(self, group: Group) -> None:
+        """Do the blocks of a group and publish each acquisition as soon as it and those before it are whole.
+
+        Raises
+        ------
+        StoreError, ModelError, LeaseError
+            When going on makes no sense; blocks that are finished stay finished.
+        """
+        opened = self._open[group.cube]
+        self._report(group.name)
+        if orders := opened.orders(group.lines, self.monitor.cluster.order_blocks):
+            for result in self._workers(opened.spec).run(orders, opened.spec):
+                opened.take(result)
+                opened.publish_ready(group.lines)
+                self._report(group.name)
+        opened.publish_ready(group.lines)
+
+    def summary(self) -> RunSummary:
+        """Figures of what was done so far."""
+        receipts = [receipt for opened in self._open.values() for receipt in opened.published_receipts()]
+        seconds = Counter(dict.fromkeys(STAGES, 0.0))
+        for receipt in receipts:
+            seconds.update(receipt.seconds)
+        seconds["search"] = self._found.seconds
+        states = Counter({state.value: 0 for state in (BlockState.DONE, BlockState.CLOUD, BlockState.FAILED)})
+        states.update(receipt.state.value for receipt in receipts)
+        failed = {receipt.acquisition for receipt in receipts if receipt.state is BlockState.FAILED}
+        done = {receipt.acquisition for receipt in receipts} - failed
+        reasons = self._plan.reasons()
+        return RunSummary(
+            monitor=self.monitor.monitor,
+            monitor_hash=self.monitor.hash,
+            cubes=tuple(cube.uri for cube in self._plan.cubes),
+            acquisitions={"done": len(done), "skipped": _skipped(reasons), "failed": len(failed)},
+            blocks={**states, "reused": sum(opened.n_reused for opened in self._open.values())},
+            tiles=count_tiles(receipts),
+            failures=failure_rows(receipts),
+            seconds={"total": time.monotonic() - self._started + self._found.seconds, **seconds},
+            square_km=sum(opened.square_km() for opened in self._open.values()),
+            seam_ratio=seam_ratio(receipts),
+            reasons=reasons,
+        )
+
+    def _workers(self, spec: RunSpec) -> Cluster:
+        if self._cluster is None:
+            self._cluster = self._stack.enter_context(connect(self.monitor.cluster))
+        self._cluster.load_models(spec)
+        return self._cluster
+
+    def _report(self, message: str) -> None:
+        done = sum(opened.n_done for opened in self._open.values())
+        self._on_progress(Progress(blocks_done=done, blocks_total=self._plan.n_blocks, message=message))
+
+
+class _OpenCube:
+    """A cube under this run's lease, and the receipts that came in for it."""
+
+    def __init__(self, found: Found, planned: CubePlan) -> None:
+        self._monitor, self._archive, self._planned = found.monitor, found.archive, planned
+        self._receipts: dict[tuple[int, Block], Receipt] = {}
+        self._published: list[PlanLine] = []
+        self.n_reused = 0
+
+    def __enter__(self) -> Self:
+        planned = self._planned
+        self._cube: Cube = open_or_create(
+            planned.uri, planned.spec, prompter=planned.prompter, segmenter=planned.segmenter
+        )
+        self._lease: Lease = self._cube.acquire_lease()
+        try:
+            self._cube.recover(self._lease)
+        except BaseException:
+            self._lease.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lease.release()
+
+    def adopt(self, planned: CubePlan) -> None:
+        """Take the plan made under the lease, and the receipts a killed run left for it."""
+        self._planned = planned
+        work, zone = planned.plan.work, planned.zone
+        n_steps = max((line.step for line in work if line.step is not None), default=-1) + 1
+        self.spec = RunSpec(
+            question=self._monitor.question,
+            grid=zone.grid,
+            region=zone.region,
+            archive=self._archive,
+            models=self._monitor.models,
+            writer=self._cube.writer(max(n_steps, len(self._cube.ledger().entries)), self._lease),
+        )
+        self._region_px = sum(int(zone.grid.region_mask(zone.region, block).sum()) for block in planned.blocks)
+        left = reusable(self._cube.unpublished_receipts(), work, prompter=planned.prompter, segmenter=planned.segmenter)
+        self._receipts = {(receipt.step, receipt.block): receipt for receipt in left}
+        self.n_reused = len(left)
+
+    @property
+    def n_done(self) -> int:
+        """Blocks with a receipt."""
+        return len(self._receipts)
+
+    def orders(self, lines: Sequence[PlanLine], blocks_per_order: int) -> tuple[WorkOrder, ...]:
+        """Work orders for the blocks of `lines` that have no receipt yet."""
+        left = [
+            replace(line, blocks=tuple(block for block in line.blocks if (line.step, block) not in self._receipts))
+            for line in lines
+        ]
+        return bundle([line for line in left if line.blocks], blocks_per_order)
+
+    def take(self, result: OrderResult) -> None:
+        """Keep an order's receipts. Blocks of an order that killed its workers become failed blocks."""
+        receipts = result.receipts
+        if isinstance(result.error, KilledWorker):
+            message = f"every worker that tried the order died (last: {result.error.last_worker.address})"
+            receipts = tuple(
+                write_failed(job, self.spec, reason="worker lost", message=message) for job in result.order.jobs
+            )
+        elif result.error is not None:
+            raise result.error
+        for receipt in receipts:
+            self._receipts[receipt.step, receipt.block] = receipt
+
+    def publish_ready(self, lines: Sequence[PlanLine]) -> None:
+        """Publish the lines that come next and are whole."""
+        for line in lines:
+            if line in self._published:
+                continue
+            keys = [(line.step, block) for block in line.blocks]
+            if any(key not in self._receipts for key in keys):
+                return
+            receipts = [self._receipts[key] for key in keys]  # type: ignore[index]
+            self._cube.publish([line], receipts, self._lease, region_px=self._region_px)
+            self._published.append(line)
+
+    def published_receipts(self) -> Iterator[Receipt]:
+        """Receipts of everything this run published."""
+        for line in self._published:
+            for block in line.blocks:
+                yield self._receipts[line.step, block]  # type: ignore[index]
+
+    def square_km(self) -> float:
+        """Area of the blocks published."""
+        grid = self._planned.zone.grid
+        area = float(grid.pixel_area_m2.mean()) * grid.block_px**2 / 1e6
+        return area * sum(len(line.blocks) for line in self._published)
+
+
+def run_archive(
+    monitor: Monitor,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    allow_changes: bool = False,
+    on_progress: OnProgress = lambda progress: None,
+) -> RunSummary:
+    """Search, plan, and do everything the plan asks for.
+
+    Raises
+    ------
+    Think2SegError
+        With what was given, what is allowed and what to do.
+    """
+    found = find(monitor, since=since, until=until)
+    with ArchiveRun(found, allow_changes=allow_changes, on_progress=on_progress) as run:
+        for group in run.groups():
+            run.execute(group)
+        return run.summary()
+
+
+def _split(lines: Sequence[PlanLine], blocks_per_group: int) -> Iterator[list[PlanLine]]:
+    group: list[PlanLine] = []
+    for line in lines:
+        group.append(line)
+        if sum(len(one.blocks) for one in group) >= blocks_per_group:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _name_of(lines: Sequence[PlanLine]) -> str:
+    first, last = lines[0], lines[-1]
+    days = f"{first.time:%Y-%m-%d}" + (f" to {last.time:%Y-%m-%d}" if last is not first else "")
+    return f"{days} ({sum(len(line.blocks) for line in lines)} blocks)"
+
+
+def _skipped(reasons: dict[str, int]) -> int:
+    idle = set(Reason) - {Reason.NEW, Reason.LATE, Reason.CHANGED, Reason.RETRY}
+    return sum(reasons.get(reason.value, 0) for reason in idle)

@@ -1,0 +1,110 @@
+"""What a run did, counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from think2seg.cube.receipts import Receipt
+
+STAGES = ("search", "read", "prompt", "segment", "write")
+_NOT_ASKED = {"cloud", "gated"}
+_FAILED = {"failed"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """Figures of one run; `to_dict` is the JSON contract of ``think2seg run --json``."""
+
+    monitor: str
+    monitor_hash: str
+    cubes: tuple[str, ...]
+    acquisitions: dict[str, int]
+    """done, skipped, failed."""
+    blocks: dict[str, int]
+    """Block state → count; ``reused`` counts receipts taken over from a run that was killed."""
+    tiles: dict[str, int]
+    """done, cloud, failed, gated."""
+    failures: tuple[dict[str, Any], ...]
+    """item, block, reason, message."""
+    seconds: dict[str, float]
+    """``total`` is wall time; the stages are summed over workers."""
+    square_km: float
+    """Area of the blocks done, counted once per acquisition."""
+    seam_ratio: float | None
+    """Disagreement of neighbouring tiles at core edges over that of their interior; at most 1.2 by design."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Plan reason → acquisitions."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 when everything asked for is in the cube, 3 when part of it failed."""
+        return 3 if self.acquisitions["failed"] else 0
+
+    def sentence(self) -> str:
+        """One line for people."""
+        done, failed = self.acquisitions["done"], self.acquisitions["failed"]
+        if not done and not failed:
+            return "Nothing to do: the cube holds every acquisition that can be read."
+        text = f"{_counted(done, 'acquisition')} done in {self.seconds['total']:.0f} s"
+        if failed:
+            text += f", {failed} in part: {_counted(self.blocks.get('failed', 0), 'block')} failed and will be retried"
+        return f"{text}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {
+            "monitor": self.monitor,
+            "monitor_hash": self.monitor_hash,
+            "cubes": list(self.cubes),
+            "acquisitions": self.acquisitions,
+            "blocks": self.blocks,
+            "tiles": self.tiles,
+            "failures": list(self.failures),
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+            "square_km": round(self.square_km, 3),
+            "seam_ratio": None if self.seam_ratio is None else round(self.seam_ratio, 4),
+            "reasons": self.reasons,
+            "exit_code": self.exit_code,
+        }
+
+
+def count_tiles(receipts: Iterable[Receipt]) -> dict[str, int]:
+    """Tiles by what became of them: done, cloud, failed, gated."""
+    counts = Counter({"done": 0, "cloud": 0, "failed": 0, "gated": 0})
+    for receipt in receipts:
+        for status, number in receipt.tiles.items():
+            counts[status if status in _NOT_ASKED | _FAILED else "done"] += number
+    return dict(counts)
+
+
+def seam_ratio(receipts: Iterable[Receipt]) -> float | None:
+    """Disagreement at core edges relative to that of the interior; None where no two tiles meet."""
+    sums: Counter[str] = Counter()
+    for receipt in receipts:
+        sums.update(receipt.seam)
+    edge, inside = sums["edge_compared"], sums["inside_compared"]
+    if not edge or not inside or not sums["inside_differs"]:
+        return None
+    return (sums["edge_differs"] / edge) / (sums["inside_differs"] / inside)
+
+
+def failure_rows(receipts: Iterable[Receipt]) -> tuple[dict[str, Any], ...]:
+    """One row per failure of the contract: item, block, reason, message."""
+    return tuple(
+        {
+            "acquisition": receipt.acquisition,
+            "item": failure.item,
+            "block": list(failure.block),
+            "reason": failure.reason,
+            "message": failure.message,
+        }
+        for receipt in receipts
+        for failure in receipt.failures
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
