@@ -29,7 +29,12 @@ CHAT_TEMPLATE = """\
 {% endif -%}
 """
 
-PROMPTER = {"frame_px": 224, "template": "tiny", "max_new_tokens": 320, "footprint_m": [300, 1600]}
+PROMPTER = {"frame_px": 224, "template": "template.yaml", "max_new_tokens": 320, "footprint_m": [300, 1600]}
+TEMPLATE = """\
+name: trial
+system: You are a helpful assistant.
+user: segment the {question}
+"""
 SEGMENTER = {"kind": "sam", "image_px": 224, "architecture": {"mask_tokens": 3}}
 
 
@@ -55,5 +60,6 @@ def assemble_trial_pair(target: Path) -> Path:
         for file in (TRIAL / kind).iterdir():
             shutil.copyfile(file, folder / file.name)
         (folder / "think2seg.json").write_text(json.dumps(description, indent=1))
+    (target / "prompter" / "template.yaml").write_text(TEMPLATE)
     (target / "prompter" / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     return target

@@ -55,7 +55,8 @@ def read_elements(body: str) -> Elements | None:
 def repair_elements(body: str) -> Elements | None:
     """Elements of a broken list as ``json_repair`` guesses them, or None where it finds none."""
     source = _list_source(body)
-    value = None if source is None else json_repair.loads(source)
+    # Wrapped in one more list: of several lists in a row, json_repair would keep the last alone.
+    value = None if source is None else json_repair.loads(f"[{source}]")
     return Elements(value, complete=True) if isinstance(value, list) and value else None
 
 
