@@ -167,7 +167,7 @@ def _nothing_left(catalog: Catalog, sieve: Sieve, href: str) -> CatalogError:
     match next((name for name in reversed(FILTERS) if sieve.dropped[name]), None):
         case "hrefs":
             return CatalogError(
-                f"{before}: their hrefs may not be read, such as {sieve.refusals[-1].given}",
+                f"{before}, because their hrefs are refused. {sieve.refusals[-1].given}",
                 sieve.refusals[-1].allowed,
                 sieve.refusals[-1].todo,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from threading import Lock
 from urllib.parse import urlsplit
 
@@ -25,7 +26,13 @@ def patch_url(archive: Archive) -> Callable[[str], str] | None:
 
     The result belongs to one process; its tokens never reach a message, log or picture of it.
     """
-    return None if archive.signing is None else TokenSigner(archive.signing.endpoint)
+    return None if archive.signing is None else _signer(archive.signing.endpoint)
+
+
+@cache
+def _signer(endpoint: str) -> TokenSigner:
+    """One signer per process and endpoint, so that tokens are fetched once, not once per read."""
+    return TokenSigner(endpoint)
 
 
 class TokenSigner:
