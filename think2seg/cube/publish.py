@@ -162,7 +162,12 @@ def _complete_step(store: CubeStore, spec: CubeSpec, ledger: Ledger, entry: Entr
             if key not in wanted:
                 store.delete(key)
     _write_blank(store, spec, entry)
-    _bundle_receipts(store, entry)
+    if store.get(bundle_key(entry.step)) is None:
+        _gather_records(store, entry, base)
+
+
+def _gather_records(store: CubeStore, entry: Entry, base: Entry | None) -> None:
+    """Merge staged rows and single receipts; the bundle of receipts, written last, says that it is done."""
     for table in TABLES:
         merge(
             store,
@@ -174,6 +179,8 @@ def _complete_step(store: CubeStore, spec: CubeSpec, ledger: Ledger, entry: Entr
             base_revision=base.held.revision if base is not None else None,
             copied=entry.copied,
         )
+    singles = [store.get(receipt_key(entry.step, block)) for block in entry.fresh]
+    store.put(bundle_key(entry.step), b"".join(single + b"\n" for single in singles if single is not None))
 
 
 def _write_blank(store: CubeStore, spec: CubeSpec, entry: Entry) -> None:
@@ -186,13 +193,6 @@ def _write_blank(store: CubeStore, spec: CubeSpec, entry: Entry) -> None:
         for row, col in entry.blank:
             with explained(store.uri, "write", array):
                 target[entry.step, row * side : (row + 1) * side, col * side : (col + 1) * side] = values
-
-
-def _bundle_receipts(store: CubeStore, entry: Entry) -> None:
-    if store.get(bundle_key(entry.step)) is not None:
-        return
-    singles = [store.get(receipt_key(entry.step, block)) for block in entry.fresh]
-    store.put(bundle_key(entry.step), b"".join(single + b"\n" for single in singles if single is not None))
 
 
 def _write_labels(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease) -> None:

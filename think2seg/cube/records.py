@@ -116,11 +116,15 @@ def table_of(name: str, rows: Sequence[Row], *, acquisition: str, revision: int,
                 f"A row of {name} has unknown columns {unknown}", f"Known are {sorted(known)}.", "Drop or rename them."
             )
     try:
-        return pa.Table.from_pylist([common | _plain(row) for row in rows], schema=schema_of(name))
+        table = pa.Table.from_pylist([common | _plain(row) for row in rows], schema=schema_of(name))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise CubeError(
             f"A row of {name} does not fit: {error}", "See the fields in think2seg.cube.records."
         ) from error
+    empty = [field.name for field in table.schema if not field.nullable and table[field.name].null_count]
+    if empty:
+        raise CubeError(f"A row of {name} lacks {', '.join(empty)}", "See the fields in think2seg.cube.records.")
+    return table
 
 
 @cache
