@@ -38,7 +38,7 @@ def road(canvas: Canvas, *, width_px: float, angle: float | None = None) -> None
         canvas.disown(verge)
     canvas.paint(mask, pick(rng, palette.ASPHALT + palette.GRAVEL), rng.uniform(1, 4))
     if width_px > canvas.px(5) and canvas.chance(0.5):
-        canvas.image[ribbon(canvas.size, line, 1)] += np.float32(rng.uniform(25, 70))
+        canvas.lift(ribbon(canvas.size, line, 1), rng.uniform(25, 70))
     canvas.claim("road", mask, gap_px=2)
 
 
@@ -58,11 +58,11 @@ def building(canvas: Canvas, *, length_px: float, angle: float, gap_px: float = 
     canvas.shade(mask, reach=float(rng.uniform(0.5, 1.6)))
     canvas.paint(mask, pick(rng, palette.ROOF), rng.uniform(1, 5))
     lit = mask & (across > 0) if canvas.chance(0.65) else mask & (np.abs(across) < width * 0.2)
-    canvas.image[lit] *= np.float32(rng.uniform(0.7, 1.15))
+    canvas.scale(lit, rng.uniform(0.7, 1.15))
     if canvas.chance(0.25):
         canvas.blend(mask * np.clip(canvas.noise(4) * 0.5, 0, 0.7), pick(rng, ((128, 82, 60), (90, 84, 80))))
     if canvas.chance(0.3):
-        canvas.image[mask & _box(along - length_px * 0.2, across + width * 0.15, 4, 3)] += np.float32(40)
+        canvas.lift(mask & _box(along - length_px * 0.2, across + width * 0.15, 4, 3), 40)
     canvas.claim("building", mask, gap_px=gap_px)
     return True
 
@@ -99,7 +99,7 @@ def sports_field(canvas: Canvas) -> None:
         surface = turf if kind == 1 else pick(rng, (*palette.TRACK, (60, 104, 120), (70, 120, 100)))
         canvas.paint(mask, surface, 2.0, 2)
         if kind == 1 and canvas.chance(0.5):
-            canvas.image[mask & (np.sin(along * np.float32(2 * math.pi / (length * 0.16))) > 0)] *= np.float32(1.07)
+            canvas.scale(mask & (np.sin(along * np.float32(2 * math.pi / (length * 0.16))) > 0), 1.07)
         _line_marks(canvas, along, across, mask, length, length * 0.6)
     canvas.claim("sports field", mask, gap_px=4)
 
@@ -116,7 +116,7 @@ def _line_marks(canvas: Canvas, along: Field, across: Field, mask: Mask, length:
     distance = np.sqrt(along * along + across * across)
     circle = mask & (np.abs(distance - width * 0.15) < thick)
     ends = mask & (np.abs(np.abs(along) - length * 0.36) < thick) & (np.abs(across) < width * 0.3)
-    canvas.image[border | centre | circle | ends] = np.float32(canvas.rng.uniform(190, 235))
+    canvas.bands[:, border | centre | circle | ends] = np.float32(canvas.rng.uniform(190, 235))
 
 
 def runway(canvas: Canvas) -> None:
@@ -139,11 +139,11 @@ def runway(canvas: Canvas) -> None:
         dash = canvas.px(14)
         white = np.float32(rng.uniform(170, 225))
         dashes = (np.abs(across) < max(0.7, width * 0.05)) & (np.mod(along, dash) < dash / 2)
-        canvas.image[mask & dashes & (np.abs(along) < length / 2 - canvas.px(14))] = white
+        canvas.bands[:, mask & dashes & (np.abs(along) < length / 2 - canvas.px(14))] = white
         bars = (np.abs(np.abs(along) - length / 2 + canvas.px(7)) < canvas.px(4)) & (
             np.mod(across, width / 4) < width / 8
         )
-        canvas.image[mask & bars] = white
+        canvas.bands[:, mask & bars] = white
     canvas.claim("runway", mask, gap_px=5)
 
 
@@ -168,7 +168,7 @@ def solar_farm(canvas: Canvas) -> None:
     panels = mask & rows & aisles
     canvas.paint(panels, pick(rng, palette.PANEL, 5.0), 1.5)
     if canvas.chance(0.2):
-        canvas.image[panels] += np.float32(rng.uniform(15, 60))
+        canvas.lift(panels, rng.uniform(15, 60))
     canvas.claim("solar farm", mask, gap_px=5)
 
 
@@ -198,7 +198,7 @@ def ship(canvas: Canvas) -> None:
         canvas.blend(fading * opening * np.float32(0.7), np.full(3, 215, np.float32))
     canvas.paint(mask, pick(rng, palette.HULL), 2.0)
     deck = mask & _box(along + length * 0.22, across, length * 0.26, width * 0.7)
-    canvas.image[deck] += np.float32(rng.choice((-45, 40)))
+    canvas.lift(deck, float(rng.choice((-45, 40))))
     if canvas.chance(0.4):
         cargo = mask & _box(along - length * 0.08, across, length * 0.4, width * 0.6)
         canvas.paint(cargo, pick(rng, palette.TRACK + palette.ROOF), 6.0, 1)

@@ -45,12 +45,12 @@ class Canvas:
     rng: np.random.Generator
     size: int
     gsd_m: float
-    image: Field
-    """(y, x, 3) float32, nominally 0 to 255."""
     sun_angle: float
     """Direction shadows fall to, radians from the column axis towards the row axis."""
     shadow_px: float
     """Length of the shadow of a one-storey house."""
+    bands: Field = field(init=False)
+    """(3, y, x) float32, red, green and blue, nominally 0 to 255; whole bands are several times quicker to paint."""
     owner: npt.NDArray[np.int16] = field(init=False)
     """(y, x) number of the object a pixel shows; 0 is ground that belongs to no instance."""
     taken: Mask = field(init=False)
@@ -61,6 +61,7 @@ class Canvas:
     """Whole course of each road, so that one that passes under another is not cut."""
 
     def __post_init__(self) -> None:
+        self.bands = np.zeros((3, self.size, self.size), np.float32)
         self.owner = np.zeros((self.size, self.size), np.int16)
         self.taken = np.zeros((self.size, self.size), np.bool_)
 
@@ -91,17 +92,33 @@ class Canvas:
 
     def paint(self, mask: Mask, colour: Field, amplitude: float = 0.0, scale: int = 1) -> None:
         """Cover the masked pixels with a colour that varies by `amplitude` grey levels."""
-        if amplitude:
-            self.image[mask] = colour + np.float32(amplitude) * self.noise(scale)[mask][:, None]
-        else:
-            self.image[mask] = colour
+        light = np.float32(amplitude) * self.noise(scale)[mask] if amplitude else np.float32(0)
+        for band, level in zip(self.bands, colour, strict=True):
+            band[mask] = level + light
+
+    def lighten(self, light: Field) -> None:
+        """Add grey levels, (y, x), to all bands."""
+        self.bands += light
+
+    def lift(self, mask: Mask, levels: float) -> None:
+        """Add grey levels to the masked pixels."""
+        for band in self.bands:
+            band[mask] += np.float32(levels)
+
+    def scale(self, mask: Mask, factor: float | Field) -> None:
+        """Multiply the masked pixels by a number, or by one number for each, (n,) float32."""
+        for band in self.bands:
+            band[mask] *= np.asarray(factor, np.float32)
 
     def blend(self, weight: npt.NDArray[np.floating[Any]], colour: Field) -> None:
         """Mix `colour`, (3,) float32, into the image by a weight of (y, x) in 0 to 1."""
         rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
-        if len(rows):
-            touched = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-            self.image[touched] += weight[touched][..., None] * (colour - self.image[touched])
+        if not len(rows):
+            return
+        touched = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        share = weight[touched]
+        for band, level in zip(self.bands, colour, strict=True):
+            band[touched] += share * (level - band[touched])
 
     def shade(self, mask: Mask, reach: float, depth: float = 0.55) -> None:
         """Darken what lies up to `reach` storeys down-sun of `mask`, outside of it."""
@@ -112,7 +129,7 @@ class Canvas:
             shadow |= texture.shift(
                 mask, round(math.sin(self.sun_angle) * length), round(math.cos(self.sun_angle) * length)
             )
-        self.image[shadow & ~mask] *= np.float32(depth)
+        self.scale(shadow & ~mask, depth)
 
     def claim(self, concept: str, mask: Mask, *, gap_px: float = 0.0) -> None:
         """Make the masked pixels a new object of `concept` and keep `gap_px` around it free."""
@@ -135,7 +152,7 @@ class Canvas:
     def shows(self, concepts: frozenset[str]) -> Mask:
         """Where objects of `concepts` are visible, (y, x) bool."""
         wanted = np.array([False, *(concept in concepts for concept in self.concepts)])
-        return np.asarray(wanted[self.owner])
+        return np.asarray(np.take(wanted, self.owner))
 
     def instances(self) -> tuple[tuple[Instance, ...], frozenset[str], Mask]:
         """Visible instances, the concepts listed completely, and the (y, x) slivers too small to count.

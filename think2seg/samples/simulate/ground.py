@@ -18,14 +18,12 @@ type Cell = tuple[float, float, float, float]
 def open_ground(canvas: Canvas, colours: palette.Colours) -> None:
     """Fill the canvas with mottled ground that belongs to no instance."""
     rng = canvas.rng
-    canvas.image[:] = pick(rng, colours)
+    canvas.bands[:] = pick(rng, colours)[:, None, None]
     for _ in range(rng.integers(0, 3)):
         patches = np.clip(canvas.noise(int(rng.integers(4, 8))) * 0.6 + 0.1, 0, 0.9)
         canvas.blend(patches, pick(rng, palette.GRASS + palette.SOIL if canvas.chance(0.3) else colours))
-    fine, coarse = rng.uniform(2, 8), rng.uniform(2, 8)
-    canvas.image += (fine * canvas.noise(int(rng.integers(1, 3))) + coarse * canvas.noise(int(rng.integers(3, 6))))[
-        ..., None
-    ]
+    fine, coarse = (np.float32(rng.uniform(2, 8)) for _ in range(2))
+    canvas.lighten(fine * canvas.noise(int(rng.integers(1, 3))) + coarse * canvas.noise(int(rng.integers(3, 6))))
 
 
 def split_plane(rng: np.random.Generator, half_side: float, parcel_px: float, count: int) -> list[Cell]:
@@ -79,7 +77,8 @@ def _fill_parcels(
             for is_crop in crops
         ]
     )  # fmt: skip
-    canvas.image[:] = colours[number]
+    for band, levels in zip(canvas.bands, colours.T, strict=True):
+        np.take(levels, number, out=band)
     rows = rng.uniform(0, 7, count + 1) * (rng.random(count + 1) < 0.6) * crops
     wave = 2 * math.pi / rng.uniform(2.6, 8.0, count + 1)
     turned = rng.random(count + 1) < 0.5
@@ -88,7 +87,7 @@ def _fill_parcels(
     grain = np.where(crops, rng.uniform(0.5, 4, count + 1), rng.uniform(3, 7, count + 1)).astype(np.float32)
     light = rows.astype(np.float32)[number] * np.sin(phase)
     light += mottling[number] * canvas.noise(int(rng.integers(4, 7))) + grain[number] * canvas.noise(2)
-    canvas.image += light[..., None]
+    canvas.lighten(light)
     if canvas.chance(0.35):
         _washes(canvas)
     for index in np.flatnonzero(crops):
@@ -120,7 +119,7 @@ def pivot(canvas: Canvas) -> None:
     canvas.paint(mask, pick(canvas.rng, palette.CROP), canvas.rng.uniform(1, 5), int(canvas.rng.integers(2, 6)))
     canvas.claim("farmland", mask, gap_px=2)
     if canvas.chance(0.5):
-        canvas.image[mask & (np.abs(across) < 0.8)] *= np.float32(1.12)
+        canvas.scale(mask & (np.abs(across) < 0.8), 1.12)
 
 
 def damp_patch(canvas: Canvas) -> None:
@@ -134,4 +133,4 @@ def damp_patch(canvas: Canvas) -> None:
         inside = np.clip(inside + 0.5 * canvas.noise(5) - 0.3, 0, 1)
     weight = inside * np.float32(rng.uniform(0.4, 0.9)) * ~canvas.shows(frozenset({"lake", "river"}))
     canvas.blend(weight, pick(rng, palette.WET_FIELD))
-    canvas.image += (weight * np.float32(rng.uniform(1, 5)) * canvas.noise(2))[..., None]
+    canvas.lighten(weight * np.float32(rng.uniform(1, 5)) * canvas.noise(2))

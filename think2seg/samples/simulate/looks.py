@@ -40,10 +40,10 @@ def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
     """The 8-bit picture of a canvas, (y, x, 3) uint8, and what an opaque cloud hides of it, (y, x) bool or None."""
     rng = canvas.rng
     hidden = _clouds(canvas) if canvas.chance(look.clouds) else None
-    image = canvas.image
+    bands = canvas.bands
     if canvas.chance(0.35):
         along, _ = canvas.frame(float(rng.uniform(0, 2 * math.pi)), canvas.size / 2, canvas.size / 2)
-        image *= (1 + np.float32(rng.uniform(0, 0.3) / canvas.size) * along)[..., None]
+        bands *= 1 + np.float32(rng.uniform(0, 0.3) / canvas.size) * along
     gain = rng.uniform(*look.gain) * (1 + rng.normal(0, 0.045, 3))
     offset = rng.normal(0, 5) + rng.normal(0, 2, 3)
     if canvas.chance(0.25):
@@ -51,12 +51,13 @@ def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
         veil = rng.uniform(150, 215) + np.array([-6, 0, 8])
         gain, offset = gain * (1 - haze), offset * (1 - haze) + haze * veil
     if canvas.chance(0.25):
-        grey = np.float32(rng.uniform(-0.6, 0.35)) * (image @ np.full(3, 1 / 3, np.float32))[..., None]
-        image += grey - grey.mean()
-    image *= gain.astype(np.float32)
-    image += offset.astype(np.float32)
-    np.clip(image, 0, 255, out=image)
-    picture = _resample(canvas, image.astype(np.uint8), look).astype(np.float32)
+        grey = np.float32(rng.uniform(-0.6, 0.35)) * bands.mean(axis=0)
+        bands += grey - grey.mean()
+    bands *= gain.astype(np.float32)[:, None, None]
+    bands += offset.astype(np.float32)[:, None, None]
+    np.clip(bands, 0, 255, out=bands)
+    image = np.ascontiguousarray(np.moveaxis(bands.astype(np.uint8), 0, -1))
+    picture = _resample(canvas, image, look).astype(np.float32)
     level = np.float32(rng.uniform(0.3, 6.0))
     picture += level * texture.grain(rng, canvas.size)
     np.clip(picture, 0, 255, out=picture)
@@ -97,7 +98,7 @@ def _clouds(canvas: Canvas) -> Mask | None:
         (round(math.sin(canvas.sun_angle) * offset), round(math.cos(canvas.sun_angle) * offset)),
         axis=(0, 1),
     )
-    canvas.image *= 1 - (shadow * np.float32(rng.uniform(0.3, 0.65)))[..., None]
+    canvas.bands *= 1 - shadow * np.float32(rng.uniform(0.3, 0.65))
     if canvas.chance(0.4):
         return None
     canvas.blend(density, np.full(3, rng.uniform(215, 250), np.float32))

@@ -53,7 +53,6 @@ def simulate(seed: int, *, size_px: int = REFERENCE_PX) -> LabelledImage:
         rng=rng,
         size=size_px,
         gsd_m=float(rng.uniform(*look.gsd_m)),
-        image=np.zeros((size_px, size_px, 3), np.float32),
         sun_angle=float(rng.uniform(0, 2 * math.pi)),
         shadow_px=float(np.clip(rng.uniform(1.5, 6) / max(look.gsd_m[0], 0.5), 1, 9)) * size_px / REFERENCE_PX,
     )

@@ -99,9 +99,9 @@ def pixel_grid(size: int) -> tuple[Field, Field]:
 
 def frame(size: int, angle: float, row: float, column: float) -> tuple[Field, Field]:
     """Distance of each pixel from a point along and across a direction, in pixels: two (size, size) float32."""
-    rows, columns = pixel_grid(size)
+    at = np.arange(size, dtype=np.float32)
     cosine, sine = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-    down, right = rows - np.float32(row), columns - np.float32(column)
+    down, right = (at - np.float32(row))[:, None], at - np.float32(column)
     return right * cosine + down * sine, down * cosine - right * sine
 
 

@@ -21,8 +21,9 @@ def _crowns(canvas: Canvas, mask: Mask, colour: Field) -> None:
     light = np.float32(rng.uniform(6, 15) / crown**0.3) * texture.relief(rng, canvas.size, crown)
     light += np.float32(rng.uniform(1, 7)) * canvas.noise(int(rng.integers(1, 3)))
     light += np.float32(rng.uniform(1, 7)) * canvas.noise(int(rng.integers(4, 7)))
-    tint = np.array([1.0, 1.1, 0.8], np.float32)
-    canvas.image[mask] = colour + light[mask][:, None] * tint
+    lit = light[mask]
+    for band, level, tint in zip(canvas.bands, colour, (1.0, 1.1, 0.8), strict=True):
+        band[mask] = level + lit * np.float32(tint)
 
 
 def _canopy_colour(canvas: Canvas) -> Field:
@@ -89,14 +90,14 @@ def clearing(canvas: Canvas, *, radius_px: float) -> None:
     if canvas.chance(0.3):
         along, _across = canvas.frame(float(rng.uniform(0, math.pi)), 0.0, 0.0)
         rows = np.float32(rng.uniform(3, 10)) * np.sin(along * np.float32(2 * math.pi / rng.uniform(4, 10)))
-        canvas.image[mask] += rows[mask][:, None]
+        canvas.lighten(rows * mask)
     edge = mask & ~texture.shift(
         mask,
         round(math.sin(canvas.sun_angle) * canvas.shadow_px),
         round(math.cos(canvas.sun_angle) * canvas.shadow_px),
     )
     if np.count_nonzero(forest & texture.grow(mask, 2)) > np.count_nonzero(mask) // 4:
-        canvas.image[edge] *= np.float32(rng.uniform(0.45, 0.8))
+        canvas.scale(edge, rng.uniform(0.45, 0.8))
     canvas.claim("clearing", mask, gap_px=4)
 
 
@@ -109,7 +110,8 @@ def burnt_area(canvas: Canvas) -> None:
         return
     base = pick(rng, palette.CHAR, 5.0)
     weak = pick(rng, ((96, 70, 54), (110, 84, 64), (84, 66, 58)))
-    severity = np.clip(0.8 + np.float32(0.3) * canvas.noise(4) - np.exp(height * 6), 0.1, 1)[..., None]
-    canvas.image[mask] = (weak + severity * (base - weak))[mask]
-    canvas.image[mask] *= np.float32(1) + np.float32(rng.uniform(0.03, 0.12)) * canvas.noise(2)[mask][:, None]
+    severity = np.clip(0.8 + np.float32(0.3) * canvas.noise(4) - np.exp(height * 6), 0.1, 1)[mask]
+    for band, low, high in zip(canvas.bands, weak, base, strict=True):
+        band[mask] = low + severity * (high - low)
+    canvas.scale(mask, 1 + np.float32(rng.uniform(0.03, 0.12)) * canvas.noise(2)[mask])
     canvas.claim("burnt area", mask, gap_px=4)

@@ -22,7 +22,7 @@ def water_colour(canvas: Canvas) -> Field:
     """A colour of water; now and then one that is hard to tell from the ground nearby."""
     if canvas.chance(0.08):
         row, column = (int(value) for value in canvas.point())
-        return np.asarray(canvas.image[row, column] * np.float32(canvas.rng.uniform(0.75, 1.0)) + np.float32(2))
+        return np.asarray(canvas.bands[:, row, column] * np.float32(canvas.rng.uniform(0.75, 1.0)) + np.float32(2))
     kind = canvas.rng.choice(len(_KINDS), p=(0.24, 0.2, 0.3, 0.12, 0.14))
     return pick(canvas.rng, _KINDS[kind])
 
@@ -33,10 +33,10 @@ def fill_water(canvas: Canvas, mask: Mask, depth: Field, colour: Field) -> None:
     `depth` is (y, x), 0 at the shore and growing inwards, about 1 well inside.
     """
     rng = canvas.rng
-    surface = np.broadcast_to(colour, (int(np.count_nonzero(mask)), 3)).copy()
+    surface = np.repeat(colour[:, None], int(np.count_nonzero(mask)), axis=1)
 
     def mix(weight: Field, other: Field) -> None:
-        surface[:] += weight[mask][:, None] * (other - surface)
+        surface[:] += weight[mask] * (other[:, None] - surface)
 
     if canvas.chance(0.3):
         along, _ = canvas.frame(float(rng.uniform(0, 2 * math.pi)), *canvas.point())
@@ -53,7 +53,9 @@ def fill_water(canvas: Canvas, mask: Mask, depth: Field, colour: Field) -> None:
         light += strength * texture.streaks(rng, canvas.size, float(rng.uniform(0, math.pi)))
     if canvas.chance(0.08):
         mix(np.clip(canvas.noise(4) + canvas.noise(2) - 1.4, 0, 1), pick(rng, palette.MARSH))
-    canvas.image[mask] = surface + light[mask][:, None]
+    lit = light[mask]
+    for band, levels in zip(canvas.bands, surface, strict=True):
+        band[mask] = levels + lit
 
 
 def _shores(canvas: Canvas, height: Field, level: float) -> None:
@@ -141,7 +143,13 @@ def course(canvas: Canvas, bend_px: float) -> list[tuple[float, float]]:
     across -= across[len(step) // 2]
     x = column + along * math.cos(angle) - across * math.sin(angle)
     y = row + along * math.sin(angle) + across * math.cos(angle)
-    return list(zip(x.tolist(), y.tolist(), strict=True))
+    margin = 0.3 * canvas.size
+    near = np.flatnonzero(
+        (np.abs(x - canvas.size / 2) < canvas.size / 2 + margin)
+        & (np.abs(y - canvas.size / 2) < canvas.size / 2 + margin)
+    )
+    visible = slice(max(near[0] - 1, 0), near[-1] + 2)
+    return list(zip(x[visible].tolist(), y[visible].tolist(), strict=True))
 
 
 def ribbon(size: int, line: list[tuple[float, float]], width_px: float) -> Mask:
