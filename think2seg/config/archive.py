@@ -131,6 +131,8 @@ class PropertyRule(Part):
 class AcquisitionRules(Part):
     """What tells acquisitions and re-processings apart; of several rules the first that finds a value counts."""
 
+    day: Literal["solar", "utc"] = "solar"
+    """``utc`` where an item's time is only a date, written as midnight or another round hour."""
     platform: tuple[PropertyRule, ...] = (PropertyRule(property="platform"),)
     orbit: tuple[PropertyRule, ...] = ()
     """Relative orbit, path or flight line."""

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import shapely
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +18,7 @@ from think2seg.config.archive import Archive, Band, PropertyRule
 from think2seg.errors import CatalogError
 from think2seg.stac.fingerprints import scene_fingerprint
 from think2seg.stac.footprints import Footprint, item_footprint
-from think2seg.stac.hrefs import HrefGuard
+from think2seg.stac.hrefs import HrefGuard, redacted
 from think2seg.stac.scenes import Scene
 
 
@@ -80,6 +80,10 @@ class Item:
         """Local solar day at the item's centre longitude."""
         return (self.time + timedelta(hours=self.footprint_of.centre_lon / 15)).date()
 
+    def day(self, rule: Literal["solar", "utc"]) -> date:
+        """Day of the acquisition by the archive's rule."""
+        return self.solar_day if rule == "solar" else self.time.date()
+
 
 def scene_of(item: Item, archive: Archive, guard: HrefGuard) -> Scene:
     """Reduce an item to a scene of `archive`.
@@ -91,10 +95,11 @@ def scene_of(item: Item, archive: Archive, guard: HrefGuard) -> Scene:
     """
     assets = _band_assets(item, archive, guard)
     rules = archive.acquisition
+    day = item.day(rules.day)
     bands = frozenset(name for name, band in archive.bands.items() if _has_band(assets.get(band.asset), band))
     key = {
         "collection": item.collection,
-        "day": item.solar_day.isoformat(),
+        "day": day.isoformat(),
         "platform": _slug(_value(item, rules.platform)),
         "orbit": _value(item, rules.orbit),
         "place": _value(item, rules.place),
@@ -107,7 +112,7 @@ def scene_of(item: Item, archive: Archive, guard: HrefGuard) -> Scene:
         datetime=item.time,
         platform=key["platform"],
         orbit=key["orbit"],
-        solar_day=item.solar_day,
+        solar_day=day,
         place=key["place"],
         baseline=baseline,
         updated=_optional_time(item.properties.get("updated") or item.properties.get("created")),
@@ -133,7 +138,8 @@ def _band_assets(item: Item, archive: Archive, guard: HrefGuard) -> dict[str, di
             raw = item.raw.assets.get(key)
             if band.asset in found or not isinstance(raw, dict) or not isinstance(raw.get("href"), str):
                 continue
-            found[band.asset] = {**raw, "href": guard.asset(raw["href"], item.base)}
+            href = guard.asset(raw["href"], item.base)
+            found[band.asset] = {**raw, "href": href if archive.signing is None else redacted(href)}
     return found
 
 

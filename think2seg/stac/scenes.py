@@ -18,7 +18,7 @@ class Scene:
     orbit: str
     """Relative orbit, path/row or flight line; empty where the collection has none."""
     solar_day: dt.date
-    """Local solar day at the scene's centre."""
+    """Local solar day at the scene's centre, or the UTC day where the archive's times are only dates."""
     place: str = ""
     """Granule within the acquisition (MGRS tile, path and row); empty where the collection has none."""
     baseline: str

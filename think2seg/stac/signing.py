@@ -24,7 +24,7 @@ _TIMEOUT_S = 30.0
 def patch_url(archive: Archive) -> Callable[[str], str] | None:
     """Return what signs an href just before it is read, or None where the archive's hrefs need no signature.
 
-    The result belongs to one process; its tokens never reach a message, log or picture of it.
+    The signer, with its tokens, is shared by a process; tokens never reach a message or log.
     """
     return None if archive.signing is None else _signer(archive.signing.endpoint)
 
