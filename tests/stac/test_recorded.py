@@ -52,7 +52,7 @@ pc_sentinel-2-l2a.json                   planetary-computer-sentinel-2  6 201901
 odcstac_site2-2020_jun_jul-35MNM.geojson planetary-computer-sentinel-2 13 20200601-sentinel-2a-r078  32735 02.12 s2
 stacgeoparquet_sentinel-2-l2a-pc.json    planetary-computer-sentinel-2  4 20240419-sentinel-2b-r122  32647 05.10 offset
 pc_landsat-c2-l2.json                    planetary-computer-landsat     6 20250723-landsat-9-r084    32657 -     landsat
-stacgeoparquet_landsat-c2-l2-pc.json     planetary-computer-landsat     4 20240418-landsat-9-r089    32755 -     landsat
+stacgeoparquet_landsat-c2-l2-pc.json     planetary-computer-landsat     4 20240418-landsat-9-r089    32655 -     landsat
 pc_naip_series.json                      planetary-computer-naip       14 20110818                   26918 -     naip
 stacgeoparquet_naip-pc.json              planetary-computer-naip        4 20221212                   26920 -     naip
 """
