@@ -29,7 +29,7 @@ def test_there_are_enough_and_each_text_is_asked_once() -> None:
     assert len(of_split("held_out")) >= 60
 
 
-@pytest.mark.parametrize(("concept", "kind"), product(QUESTION_CONCEPTS, KINDS))
+@pytest.mark.parametrize(("concept", "kind"), list(product(QUESTION_CONCEPTS, KINDS)))
 def test_every_concept_is_asked_in_every_kind_on_both_sides(concept: str, kind: str) -> None:
     assert {p.split for p in PHRASINGS if p.concept == concept and p.kind == kind} == {"train", "held_out"}
 
