@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
@@ -80,14 +81,19 @@ class HrefGuard:
 
     def _own(self, target: str) -> bool:
         if is_url(self.catalog):
-            return is_url(target) and _normal(target).startswith(_normal(self.root))
+            return is_url(target) and _normal(target).startswith(_normal_root(self.root))
         return not is_url(target) and Path(target).is_relative_to(Path(self.root).resolve())
 
     def _listed(self, target: str) -> bool:
         if urlsplit(target).scheme.lower() not in self.rules.schemes:
             return False
         normal = _normal(target)
-        return not self.rules.roots or any(normal.startswith(_normal(root)) for root in self.rules.roots)
+        return not self.rules.roots or any(normal.startswith(_normal_root(root)) for root in self.rules.roots)
+
+
+@lru_cache
+def _normal_root(root: str) -> str:
+    return _normal(root)
 
 
 def _normal(url: str) -> str:
