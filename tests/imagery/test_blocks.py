@@ -144,7 +144,7 @@ def test_a_pixel_is_the_same_in_every_tile(tmp_path: Path) -> None:
 
 def holed(mask_only: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     valid = np.ones((HEIGHT, WIDTH), dtype=bool)
-    valid[60:160, 60:230] = False
+    valid[200:250, 150:230] = False
     valid[::37, ::29] = False
     values = np.full((3, HEIGHT, WIDTH), 200, dtype=np.uint8)
     values[:, ~valid] = 90 if mask_only else 0
