@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from think2seg.config import (
     Archive,
+    Monitor,
     archive_names,
     conf_root,
     load_archive,
@@ -182,6 +183,17 @@ def test_the_hash_follows_a_region_file(monitor_file: Path, tmp_path: Path) -> N
     assert load_monitor(monitor_file, [override]).hash != before
 
 
+def test_a_monitor_survives_being_written(monitor_file: Path) -> None:
+    polygon = json.loads(shapely.to_geojson(shapely.box(10, 50, 11, 51)))
+    for region in ("bbox: [10, 50, 11, 51]", f"kind: geometry, geometry: {json.dumps(polygon)}"):
+        kind = "kind: bbox, " if region.startswith("bbox") else ""
+        monitor = load_monitor(monitor_file, [f"region={{{kind}{region}}}"])
+        again = Monitor.model_validate_json(monitor.model_dump_json())
+        assert again == monitor
+        assert again.hash == monitor.hash
+        assert again.geometry.equals(shapely.box(10, 50, 11, 51))
+
+
 def test_a_box_may_cross_the_antimeridian(monitor_file: Path) -> None:
     geometry = load_monitor(monitor_file, ["region.bbox=[179, -18, -179, -16]"]).geometry
     assert shapely.get_num_geometries(geometry) == 2
@@ -220,6 +232,7 @@ def test_the_schema_is_json_and_knows_every_field() -> None:
     schema = json.loads(json.dumps(monitor_schema()))
     assert schema["additionalProperties"] is False
     assert {"monitor", "question", "region", "source", "cube"} <= set(schema["properties"])
+    assert "letters, digits" in schema["properties"]["monitor"]["description"]
 
 
 def test_the_schema_accepts_what_ships() -> None:

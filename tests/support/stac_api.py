@@ -188,6 +188,7 @@ def _app(items: list[dict[str, Any]], behaviour: Behaviour, assets: Path | None)
         settings=ApiSettings(),
         client=_MemoryClient(extensions=extensions, items=items, behaviour=behaviour),
         extensions=extensions,
+        middlewares=[],
         search_get_request_model=create_get_request_model(extensions),
         search_post_request_model=create_post_request_model(extensions),
     )

@@ -23,7 +23,7 @@ _VALUE_CHARS = 60
 class Part(BaseModel):
     """Base of every section of a document: immutable, and no field that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ def load_monitor(path: str | Path, overrides: Sequence[str] = ()) -> Monitor:
     except ConfigError as error:
         raise located(document, ("source", "archive"), error) from error
     try:
-        monitor.region.geometry()
+        monitor.region.shape()
     except ConfigError as error:
         raise located(document, ("region",), error) from error
     return monitor

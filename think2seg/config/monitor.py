@@ -185,12 +185,12 @@ class Monitor(Part):
         """Hash of what is asked, of what and by whom; not of title, place of the cube, budget, schedule or cluster."""
         kept = self.model_dump(mode="json", exclude={"title", "region", "budget", "schedule", "cluster"})
         del kept["cube"]["uri"], kept["source"]["catalog"]
-        return content_digest({**kept, "region": shapely.to_geojson(self.region.geometry())})
+        return content_digest({**kept, "region": shapely.to_geojson(self.region.shape())})
 
     @property
     def geometry(self) -> BaseGeometry:
         """Region in WGS 84; parts on both sides of the antimeridian where it crosses."""
-        return self.region.geometry()
+        return self.region.shape()
 
     def collections(self, archive: Archive) -> tuple[str, ...]:
         """Collections to search."""

@@ -42,7 +42,7 @@ class BboxRegion(Part):
     bbox: Annotated[Bbox, AfterValidator(_bbox)]
     """west, south, east, north in degrees."""
 
-    def geometry(self) -> BaseGeometry:
+    def shape(self) -> BaseGeometry:
         """Return the region in WGS 84."""
         return bbox_geometry(self.bbox)
 
@@ -54,7 +54,7 @@ class GeojsonRegion(Part):
     path: str
     """Relative to the current directory."""
 
-    def geometry(self) -> BaseGeometry:
+    def shape(self) -> BaseGeometry:
         """Return the union of the file's polygons in WGS 84.
 
         Raises
@@ -83,11 +83,11 @@ class GeometryRegion(Part):
     """A GeoJSON geometry, feature or feature collection written into the monitor."""
 
     kind: Literal["geometry"]
-    shape: Annotated[dict[str, Any], Field(alias="geometry"), AfterValidator(_geometry)]
+    geometry: Annotated[dict[str, Any], AfterValidator(_geometry)]
 
-    def geometry(self) -> BaseGeometry:
+    def shape(self) -> BaseGeometry:
         """Return the region in WGS 84."""
-        return _polygons(self.shape)
+        return _polygons(self.geometry)
 
 
 type Region = Annotated[BboxRegion | GeojsonRegion | GeometryRegion, Field(discriminator="kind")]
