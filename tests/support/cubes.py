@@ -45,10 +45,11 @@ class Step:
     revision: int = 0
     scenes: Sequence[str] = ()
     reasoning: str = REASONING
+    platform: str = "aircraft"
 
     @property
     def id(self) -> str:
-        return f"{self.time:%Y%m%d}-aircraft"
+        return f"{self.time:%Y%m%d}-{self.platform}"
 
 
 def spec_of(grid: Grid = GRID, question: str = "water bodies", title: str = "", attribution: str = "") -> CubeSpec:
