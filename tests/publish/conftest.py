@@ -38,7 +38,8 @@ def steps_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = build_cube(folder / "lake.zarr", three_dates(), spec)
     gone = PlanLine(
         id="20210903-aircraft", time=datetime(2021, 9, 3, 17, tzinfo=UTC), reason=Reason.MISSING_BANDS,
-        acquisition=None, blocks=(), tiles=0, bytes_to_read=0, step=None, revision=0, note="item m_2021 lacks band blue",
+        acquisition=None, blocks=(), tiles=0, bytes_to_read=0, step=None, revision=0,
+        note="item m_2021 lacks band blue",
     )  # fmt: skip
     return write_report(
         folder / "lake.zarr", folder / "lake.html", quicklook=picture, run=RUN, plan=[*lines, gone],
