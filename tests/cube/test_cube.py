@@ -19,7 +19,6 @@ import rasterio
 import rioxarray  # noqa: F401  (registers the accessor)
 import xarray as xr
 import zarr
-
 from support.archive_run import (
     BLOCKS,
     GRID,
@@ -35,8 +34,18 @@ from support.archive_run import (
     scene,
     write,
 )
-from think2seg.cube import Cube, CubeSpec, check_cube, find_cube, is_cube, open_cube, open_or_create
-from think2seg.cube import read_instances, read_traces
+
+from think2seg.cube import (
+    Cube,
+    CubeSpec,
+    check_cube,
+    find_cube,
+    is_cube,
+    open_cube,
+    open_or_create,
+    read_instances,
+    read_traces,
+)
 from think2seg.errors import CubeError, StoreError
 from think2seg.grid import Block
 from think2seg.imagery import BLOCKING, Quality

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from support.archive_run import BLOCKS, PROMPTER, SEGMENTER, SPEC, acquisition, plan_of, run, write
+
 from think2seg.cube import Failure, Receipt, open_or_create, read_receipts, reusable
 from think2seg.cube.store import CubeStore
 from think2seg.plan import BlockState, bundle
