@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 from support.stac_items import item, monitor, write_catalog
 
-from think2seg.config import load_archive
+from think2seg.config import load_archive, load_monitor
 from think2seg.errors import CatalogError, ConfigError
 from think2seg.stac.search import catalog_href, search
 
@@ -177,3 +177,16 @@ def test_since_and_until_narrow_the_interval(tmp_path: Path) -> None:
     result = search(one, ARCHIVE, until=middle)
     assert [a.id for a in result.acquisitions] == ["20200601"]
     assert result.interval == (begin, middle)
+
+
+@pytest.mark.parametrize(("name", "count"), [("nd-wetlands", 10), ("carpathian-clearings", 23)])
+def test_the_embedded_samples_are_catalogs_like_any_other(name: str, count: int) -> None:
+    one = load_monitor(name)
+    archive = load_archive(one.source.archive)
+    result = search(one, archive)
+    scenes = [scene for acquisition in result.acquisitions for scene in acquisition.scenes]
+    assert len(result.acquisitions) == len(scenes) == count
+    assert all(scene.bands == set(archive.bands) for scene in scenes)
+    assert {scene.crs for scene in scenes} == {one.grid.crs}
+    assert result.notes == ()
+    assert len({scene.fingerprint for scene in scenes}) == count

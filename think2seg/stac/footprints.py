@@ -68,7 +68,7 @@ def _box(bbox: Sequence[float] | None) -> BaseGeometry | None:
 def _split(shape: BaseGeometry) -> Footprint:
     """Bring longitudes within ±180; shapes that cross the antimeridian become two parts."""
     west, _, east, _ = shape.bounds
-    if -180 <= west and east <= 180 and east - west <= 180:
+    if west >= -180 and east <= 180 and east - west <= 180:
         return Footprint(geometry=shape, centre_lon=float(shape.centroid.x))
     if east - west > 180:
         turned = shapely.transform(shape, lambda xy: np.where(xy < (0, -91), np.add(xy, (360, 0)), xy))
