@@ -58,9 +58,12 @@ def stitch(quality: Bits, seen: Iterable[Seen]) -> Stitched:
 
 
 def unread(quality: Bits) -> Stitched:
-    """The arrays of a block whose imagery could not be read; `quality` may hold bits that are known all the same."""
+    """The arrays of a block whose imagery could not be read; `quality` tells which pixels lie outside the region."""
     blank = np.full(quality.shape, NOT_OBSERVED, dtype=np.uint8)
-    return Stitched(mask=blank, score=blank, quality=quality | np.uint16(Quality.FAILED))
+    inside = (quality & Quality.OUTSIDE) == 0
+    return Stitched(
+        mask=blank, score=blank, quality=np.where(inside, quality | Quality.FAILED, quality).astype(np.uint16)
+    )
 
 
 def _draw(claim: Claim, present: npt.NDArray[np.bool_], score: Bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import batched, groupby
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from think2seg.errors import ModelError, Think2SegError
+from think2seg.errors import ModelError
 from think2seg.segmentation.architecture import decode_prompts, load_sam_folder
 from think2seg.segmentation.devices import choose_device, choose_dtype
 from think2seg.segmentation.protocol import Drawn, Prompt
@@ -24,19 +25,20 @@ from think2seg.segmentation.protocol import Drawn, Prompt
 CHECKPOINT_SUFFIX = ".pth"
 
 
-class SamSegmenter:
-    """A `Sam` drawing many instances of many tiles, in batches of fixed shapes.
+_TILES_AT_ONCE = 16
+"""Embeddings held at a time."""
 
-    Batches are filled up by repeating their last member: matrix kernels round differently for different shapes, and on
-    a CPU in float32 with one thread a mask must not depend on what is drawn beside it.
+
+class SamSegmenter:
+    """A `Sam` that encodes each tile once and decodes the instances of many tiles together, in calls of one shape.
+
+    A call is filled up by repeating its last member: matrix kernels round differently for different shapes, and on a
+    CPU in float32 with one thread a mask must not depend on what is drawn beside it. There, tiles are encoded one by
+    one, which is faster too: the attention maps of several do not fit the processor's cache.
     """
 
-    def __init__(
-        self, path: Path, *, digest: str, dtype: str = "auto", device: str = "auto", tiles: int = 8, instances: int = 16
-    ) -> None:
-        """Load a segmenter folder or a segment-anything checkpoint.
-
-        `tiles` are encoded and `instances` decoded at once.
+    def __init__(self, path: Path, *, digest: str, dtype: str = "auto", device: str = "auto") -> None:
+        """Load a segmenter folder or a segment-anything checkpoint; `dtype` is that of the image encoder.
 
         Raises ModelError when `path` holds neither.
         """
@@ -44,8 +46,9 @@ class SamSegmenter:
         self._device = choose_device(device)
         self._dtype = choose_dtype(dtype, self._device)
         sam = load_sam_folder(path) if path.is_dir() else load_checkpoint(path)
-        self._sam = sam.to(self._device, self._dtype).eval().requires_grad_(False)
-        self._tiles, self._instances = tiles, instances
+        self._sam = sam.to(self._device).eval().requires_grad_(False)
+        self._sam.image_encoder.to(self._dtype)
+        self._encoded_at_once, self._decoded_at_once = (1, 8) if self._device.type == "cpu" else (8, 64)
 
     @property
     def image_px(self) -> int:
@@ -56,7 +59,7 @@ class SamSegmenter:
         """One mask per prompt of each tile; see `Segmenter.draw`."""
         drawn: list[list[Drawn | None]] = [[None] * len(row) for row in prompts]
         asked = [index for index, row in enumerate(prompts) if row]
-        for part in batched(asked, self._tiles):
+        for part in batched(asked, _TILES_AT_ONCE):
             embeddings = self._encode([tiles[index] for index in part])
             jobs = [
                 _Job(slot, index, position, prompt.placed(factor=self.image_px / len(tiles[index])), len(tiles[index]))
@@ -68,33 +71,37 @@ class SamSegmenter:
         return [[instance for instance in row if instance is not None] for row in drawn]
 
     @torch.inference_mode()
-    def _encode(self, tiles: list[npt.NDArray[np.uint8]]) -> Tensor:
+    def _encode(self, tiles: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
         """(n, c, h, w) embeddings of `tiles`."""
         size = (self.image_px, self.image_px)
         images = [np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR)) for tile in tiles]
-        images += images[-1:] * (self._tiles - len(images))
-        batch = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2)
-        embeddings: Tensor = self._sam.image_encoder(self._sam.preprocess(batch).to(self._dtype))
-        return embeddings[: len(tiles)]
+        embeddings = []
+        for part in batched(images, self._encoded_at_once):
+            full = np.stack(part + part[-1:] * (self._encoded_at_once - len(part)))
+            pixels = self._sam.preprocess(torch.from_numpy(full).to(self._device).permute(0, 3, 1, 2))
+            embeddings.append(self._sam.image_encoder(pixels.to(self._dtype))[: len(part)].float())
+        return torch.cat(embeddings)
 
     @torch.inference_mode()
     def _decode(self, embeddings: Tensor, jobs: list[_Job]) -> Iterator[tuple[_Job, Drawn]]:
         for _, alike in groupby(sorted(jobs, key=_shape), key=_shape):
-            for part in batched(alike, self._instances):
-                full = part + part[-1:] * (self._instances - len(part))
-                logits, scores = self._decode_alike(
-                    embeddings[[job.slot for job in full]], [job.prompt for job in full]
-                )
-                for job, low, score in zip(part, logits.float(), scores.float().tolist(), strict=False):
-                    large = interpolate(low[None, None], (job.tile_px, job.tile_px), mode="bilinear")
-                    mask = (large[0, 0] > self._sam.mask_threshold).cpu().numpy()
-                    yield job, Drawn(mask=mask, score=min(max(score, 0.0), 1.0))
+            for part in batched(alike, self._decoded_at_once):
+                full = part + part[-1:] * (self._decoded_at_once - len(part))
+                slots, prompts = [job.slot for job in full], [job.prompt for job in full]
+                logits, scores = self._decode_alike(embeddings[slots], prompts)
+                for job, low, score in zip(part, logits, scores.tolist(), strict=False):
+                    yield job, Drawn(mask=self._mask(low, job.tile_px), score=min(max(score, 0.0), 1.0))
+
+    def _mask(self, logits: Tensor, tile_px: int) -> npt.NDArray[np.bool_]:
+        """(tile_px, tile_px) bool from the low-resolution `logits` (h, w) of one instance."""
+        large = interpolate(logits[None, None], (tile_px, tile_px), mode="bilinear")
+        mask: npt.NDArray[np.bool_] = (large[0, 0] > self._sam.mask_threshold).cpu().numpy()
+        return mask
 
     def _decode_alike(self, embeddings: Tensor, prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
         """Mask logits (n, h, w) and scores (n,) of prompts that have equally many points, and all or none a box."""
-        count = len(prompts[0].points)
         points = [[*prompt.points, *prompt.negative_points] for prompt in prompts]
-        labels = [1] * count + [0] * len(prompts[0].negative_points)
+        labels = [1] * len(prompts[0].points) + [0] * len(prompts[0].negative_points)
         boxes = [prompt.bbox for prompt in prompts if prompt.bbox]
         return decode_prompts(
             self._sam,
@@ -134,7 +141,7 @@ def load_checkpoint(path: Path) -> Sam:
         width = state["image_encoder.pos_embed"].shape[-1]
         sam = sam_model_registry[{768: "vit_b", 1024: "vit_l", 1280: "vit_h"}[width]]()
         sam.load_state_dict(state)
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, Think2SegError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, UnpicklingError) as error:
         raise ModelError(
             f"{path} cannot be loaded as a segmenter: {error}",
             "Allowed is a segmenter folder of this project or a segment-anything checkpoint (vit_b, vit_l or vit_h).",

@@ -1,0 +1,108 @@
+"""The segment-anything segmenter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from segment_anything.utils.transforms import ResizeLongestSide
+from suites.segmenter import SegmenterSuite, prompt_of, same
+from support.pictures import SIDE, lake_tile
+
+from think2seg.config import SamSegmenter as SamConfig
+from think2seg.errors import ModelError
+from think2seg.segmentation import load_segmenter
+from think2seg.segmentation.sam import SamSegmenter
+
+
+@pytest.fixture(scope="module")
+def small(pair: Path) -> SamSegmenter:
+    return SamSegmenter(pair / "segmenter", digest="0123456789abcdef", dtype="float32", device="cpu")
+
+
+class TestSam(SegmenterSuite):
+    @pytest.fixture
+    def segmenter(self, small: SamSegmenter) -> SamSegmenter:
+        return small
+
+
+def test_it_draws_what_the_library_draws(small: SamSegmenter) -> None:
+    """Against `Sam.forward`, one image and one prompt at a time."""
+    sam, tile, prompt = small._sam, lake_tile(), prompt_of()
+    resize = ResizeLongestSide(sam.image_encoder.img_size)
+    image = torch.from_numpy(resize.apply_image(tile)).permute(2, 0, 1)
+    assert prompt.bbox is not None
+    inputs = {
+        "image": image,
+        "original_size": (SIDE, SIDE),
+        "boxes": torch.from_numpy(resize.apply_boxes(np.array([prompt.bbox]), (SIDE, SIDE))).float(),
+        "point_coords": torch.from_numpy(resize.apply_coords(np.array([prompt.points]), (SIDE, SIDE))).float(),
+        "point_labels": torch.ones(1, len(prompt.points)),
+    }
+    with torch.inference_mode():
+        (theirs,) = sam([inputs], multimask_output=False)
+    ((ours,),) = small.draw([tile], [[prompt]])
+    assert (theirs["masks"][0, 0].numpy() != ours.mask).mean() < 0.002
+    assert float(theirs["iou_predictions"][0, 0]) == pytest.approx(ours.score, abs=1e-5)
+
+
+def test_a_tile_is_encoded_once_for_all_its_instances(small: SamSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    encoder = small._sam.image_encoder
+    handle = encoder.register_forward_hook(lambda module, args, output: encoded.append(len(args[0])))
+    small.draw([lake_tile(seed=seed) for seed in range(3)], [[prompt_of()] * 20, [], [prompt_of()]])
+    handle.remove()
+    assert sum(encoded) == 2
+
+
+def test_many_instances_are_drawn_in_bounded_calls(small: SamSegmenter) -> None:
+    (drawn,) = small.draw([lake_tile()], [[prompt_of()] * 50])
+    assert len(drawn) == 50
+    assert all(same(one, drawn[0]) for one in drawn)
+
+
+def test_half_precision_encoding_draws_nearly_the_same(pair: Path, small: SamSegmenter) -> None:
+    half = SamSegmenter(pair / "segmenter", digest="0123456789abcdef", dtype="bfloat16", device="cpu")
+    ((coarse,),), ((fine,),) = (one.draw([lake_tile()], [[prompt_of()]]) for one in (half, small))
+    assert (coarse.mask != fine.mask).mean() < 0.02
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04K\x01."], ids=["empty", "text", "a pickle"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "sam_vit_b.pth"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"models\.segmenter\.path"):
+        SamSegmenter(path, digest="d")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ModelError, match=r"models\.segmenter\.path"):
+        SamSegmenter(path, digest="d")
+
+
+class _Malicious:
+    def __reduce__(self) -> tuple[object, ...]:
+        return pytest.fail, ("code of a checkpoint was run",)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    torch.save({"image_encoder.pos_embed": _Malicious()}, path)
+    with pytest.raises(ModelError):
+        SamSegmenter(path, digest="d")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "think2seg.json").write_text(json.dumps({"frame_px": 840}))
+    with pytest.raises(ModelError):
+        SamSegmenter(tmp_path, digest="d")
+
+
+def test_a_device_that_is_not_there_is_refused(pair: Path) -> None:
+    with pytest.raises(ModelError, match="cuda:7"):
+        load_segmenter(SamConfig(device="cuda:7"), pair / "segmenter", digest="d")
