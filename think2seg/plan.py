@@ -174,10 +174,7 @@ def make_plan(
     CatalogError
         More than one, and more than `MAX_CHANGED`, of the done scenes changed.
     """
-    latest: dict[str, HeldStep] = {}
-    for step in held:
-        if step.acquisition not in latest or step.revision > latest[step.acquisition].revision:
-            latest[step.acquisition] = step
+    latest = {step.acquisition: step for step in sorted(held, key=lambda step: step.revision)}
     if not allow_changes:
         _refuse_many_changes(acquisitions, latest)
     ordered = sorted(acquisitions, key=lambda a: (a.time, a.id))
@@ -248,10 +245,13 @@ def _pairs(footprints: Sequence[str], grid: Grid, blocks: Sequence[Block]) -> It
     """(footprint, block) positions that intersect. Touching edges do not count: blocks are shrunk by half a pixel."""
     if not footprints or not blocks:
         return
-    shapes = shapely.segmentize(shapely.from_geojson(footprints), _SEGMENT_DEG)
+    shapes = shapely.from_geojson(footprints)
+    invalid = ~shapely.is_valid(shapes)
+    shapes[invalid] = shapely.make_valid(shapes[invalid])
     forward = transformer("EPSG:4326", grid.crs)
-    shapes = shapely.transform(shapes, lambda lonlat: np.column_stack(forward.transform(*lonlat.T)))
-    shapes = np.where(shapely.is_valid(shapes), shapes, shapely.make_valid(shapes))
+    shapes = shapely.transform(
+        shapely.segmentize(shapes, _SEGMENT_DEG), lambda lonlat: np.column_stack(forward.transform(*lonlat.T))
+    )
     rows, cols = np.asarray(blocks).T
     side, transform, half = grid.block_px * grid.resolution, grid.transform, grid.resolution / 2
     left, top = transform.c + cols * side, transform.f - rows * side

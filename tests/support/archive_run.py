@@ -55,7 +55,7 @@ def scene(name: str, day: datetime, blocks: Collection[Block] = BLOCKS, version:
     found = {
         "id": name, "collection": "naip", "datetime": day, "platform": "aircraft", "orbit": "",
         "solar_day": day.date(), "baseline": "", "updated": None, "bbox_wgs84": (0.0, 0.0, 1.0, 1.0),
-        "footprint": footprint(blocks), "crs": GRID.crs, "cloud_cover": None,
+        "footprint": footprint(blocks) if blocks else "", "crs": GRID.crs, "cloud_cover": None,
         "bands": frozenset({"red", "green", "blue"}), "fingerprint": f"{name}-{version}", "item": "{}",
     }  # fmt: skip
     return Scene(**(found | values))
