@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import dask
 import distributed
 
-from think2seg.config import ClusterOptions
+from think2seg import config
 from think2seg.cube.receipts import Receipt
 from think2seg.engine import Models, RunSpec, execute
 from think2seg.errors import ClusterError
@@ -20,7 +20,6 @@ from think2seg.plan import WorkOrder
 
 _MODELS = "think2seg-models"
 _WAIT_FOR_WORKERS_S = 60
-_QUIET = {"logging.distributed": "error", "distributed.admin.tick.limit": "1h"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +37,11 @@ class _LoadModels(distributed.WorkerPlugin):  # type: ignore[misc]
 
     name = _MODELS
 
-    def __init__(self, spec: RunSpec, threads: int | None) -> None:
-        self._spec, self._threads = spec, threads
+    def __init__(self, models: config.Models, threads: int | None) -> None:
+        self._models, self._threads = models, threads
 
     def setup(self, worker: distributed.Worker) -> None:
-        worker.think2seg_models = Models.load(self._spec.models, threads=self._threads)
+        worker.think2seg_models = Models.load(self._models, threads=self._threads)
 
 
 def _execute_on_worker(order: WorkOrder, spec: RunSpec) -> tuple[Receipt, ...]:
@@ -52,9 +51,10 @@ def _execute_on_worker(order: WorkOrder, spec: RunSpec) -> tuple[Receipt, ...]:
 class Cluster:
     """A connected Dask client that runs work orders."""
 
-    def __init__(self, client: distributed.Client, config: ClusterOptions, *, threads: int | None) -> None:
-        self._client, self._config, self._threads = client, config, threads
-        self._resources = {"GPU": 1} if config.gpus else None
+    def __init__(self, client: distributed.Client, options: config.ClusterOptions, *, threads: int | None) -> None:
+        self._client, self._options, self._threads = client, options, threads
+        self._resources = {"GPU": 1} if options.gpus else None
+        self._loaded: config.Models | None = None
 
     @property
     def n_workers(self) -> int:
@@ -62,15 +62,17 @@ class Cluster:
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         return sum(1 for w in workers if not self._resources or w["resources"].get("GPU", 0) >= 1)
 
-    def load_models(self, spec: RunSpec) -> None:
-        """Load the run's models on every worker, and on any that joins later.
+    def load_models(self, models: config.Models) -> None:
+        """Load a pair of models on every worker, and on any that joins later; once, however often it is asked for.
 
         Raises
         ------
         ModelError
             If a worker cannot load the weights.
         """
-        self._client.register_plugin(_LoadModels(spec, self._threads), name=_MODELS)
+        if models != self._loaded:
+            self._client.register_plugin(_LoadModels(models, self._threads), name=_MODELS)
+            self._loaded = models
 
     def run(self, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
         """Yield results as they come, never with more than `in_flight` orders per worker under way.
@@ -79,7 +81,7 @@ class Cluster:
         every retry lost its worker too, or when the order itself raised.
         """
         waiting = iter(orders)
-        limit = max(1, self.n_workers) * self._config.in_flight
+        limit = max(1, self.n_workers) * self._options.in_flight
         running: dict[distributed.Future, WorkOrder] = {}
         completed = distributed.as_completed()
 
@@ -125,7 +127,7 @@ def preflight(workers: Sequence[dict[str, Any]], *, gpus: bool, address: str) ->
 
 
 @contextmanager
-def connect(config: ClusterOptions, *, on_start: Callable[[str], None] | None = None) -> Iterator[Cluster]:
+def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
     """Connect to the scheduler the monitor names, or start local worker processes.
 
     Raises
@@ -133,32 +135,33 @@ def connect(config: ClusterOptions, *, on_start: Callable[[str], None] | None = 
     ClusterError
         If the scheduler cannot be reached, or has no suitable worker.
     """
-    with dask.config.set(_QUIET):
-        if config.scheduler:
-            with _remote_client(config.scheduler) as client:
-                yield _checked(client, config, threads=None)
-        else:
-            n_workers = config.workers or os.cpu_count() or 1
-            threads = max(1, (os.cpu_count() or 1) // n_workers)
-            with (
-                distributed.LocalCluster(
-                    n_workers=n_workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit=0,
-                    dashboard_address=None,
-                    resources={"GPU": 1} if config.gpus else None,
-                    env={"OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": "65536"},
-                ) as local,
-                distributed.Client(local) as client,
-            ):
-                yield _checked(client, config, threads=threads)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    if options.scheduler:
+        with _remote_client(options.scheduler) as client:
+            yield _checked(client, options, threads=None)
+        return
+    n_workers = options.workers or os.cpu_count() or 1
+    threads = max(1, (os.cpu_count() or 1) // n_workers)
+    with (
+        distributed.LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+            resources={"GPU": 1} if options.gpus else None,
+            env={"OMP_NUM_THREADS": str(threads)},
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        yield _checked(client, options, threads=threads)
 
 
-def _checked(client: distributed.Client, config: ClusterOptions, *, threads: int | None) -> Cluster:
+def _checked(client: distributed.Client, options: config.ClusterOptions, *, threads: int | None) -> Cluster:
     workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
-    preflight(workers, gpus=config.gpus, address=client.scheduler.address)
-    return Cluster(client, config, threads=threads)
+    preflight(workers, gpus=options.gpus, address=client.scheduler.address)
+    return Cluster(client, options, threads=threads)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Self
 from distributed import KilledWorker
 
 from think2seg.cluster import Cluster, OrderResult, connect
-from think2seg.config import Monitor
+from think2seg.config import Models, Monitor
 from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_run
 from think2seg.coordinator.summary import STAGES, RunSummary, count_tiles, failure_rows, seam_ratio
 from think2seg.cube import Cube, Lease, Receipt, open_or_create, reusable
@@ -116,7 +116,7 @@ class ArchiveRun:
         opened = self._open[group.cube]
         self._report(group.name)
         if orders := opened.orders(group.lines, self.monitor.cluster.order_blocks):
-            for result in self._workers(opened.spec).run(orders, opened.spec):
+            for result in self._workers(opened.spec.models).run(orders, opened.spec):
                 opened.take(result)
                 opened.publish_ready(group.lines)
                 self._report(group.name)
@@ -148,10 +148,10 @@ class ArchiveRun:
             reasons=reasons,
         )
 
-    def _workers(self, spec: RunSpec) -> Cluster:
+    def _workers(self, models: Models) -> Cluster:
         if self._cluster is None:
             self._cluster = self._stack.enter_context(connect(self.monitor.cluster))
-        self._cluster.load_models(spec)
+        self._cluster.load_models(models)
         return self._cluster
 
     def _report(self, message: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
 from transformers import (
@@ -109,6 +110,7 @@ class LocalPrompter:
 
 
 def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    transformers.logging.disable_progress_bar()
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
