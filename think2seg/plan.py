@@ -261,18 +261,13 @@ def _pairs(footprints: Sequence[str], grid: Grid, blocks: Sequence[Block]) -> It
 
 
 def _refuse_many_changes(acquisitions: Sequence[Acquisition], latest: Mapping[str, HeldStep]) -> None:
-    done = changed = 0
-    example = ""
-    for acquisition in acquisitions:
-        step = latest.get(acquisition.id)
-        for scene in acquisition.scenes if step is not None else ():
-            known = step.scenes.get(scene.id) if step is not None else None
-            done += known is not None
-            if known is not None and known != scene.fingerprint:
-                changed, example = changed + 1, scene.id
-    if changed > 1 and changed > MAX_CHANGED * done:
+    known = {one.id: latest[one.id].scenes for one in acquisitions if one.id in latest}
+    done = [(scene, known[one.id]) for one in acquisitions if one.id in known for scene in one.scenes]
+    done = [(scene, scenes) for scene, scenes in done if scene.id in scenes]
+    changed = [scene.id for scene, scenes in done if scenes[scene.id] != scene.fingerprint]
+    if len(changed) > 1 and len(changed) > MAX_CHANGED * len(done):
         raise CatalogError(
-            f"{changed} of {done} scenes that are done have changed in the catalog, such as {example}",
+            f"{len(changed)} of {len(done)} scenes that are done have changed in the catalog, such as {changed[0]}",
             f"Up to {MAX_CHANGED:.0%} are done again without asking.",
             "If the archive was really re-processed, allow the changes for one run (--allow-changes).",
         )
