@@ -1,0 +1,1 @@
+"""Rewards, data sets, training of the bundled pair, reinforcement, evaluation, registry and review."""

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,12 +101,13 @@ class RunFolder:
         """The last checkpoint, or None; ModelError when it cannot be read."""
         if not self.checkpoint.exists():
             return None
-        try:
-            state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
-        except (RuntimeError, EOFError, ValueError) as error:
+        if not zipfile.is_zipfile(self.checkpoint):
             raise ModelError(
-                f"The checkpoint {self.checkpoint} cannot be read: {error}", todo="Remove it and start afresh."
-            ) from error
+                f"The checkpoint {self.checkpoint} cannot be read.",
+                "A checkpoint is a whole file that `think2seg train` has written.",
+                "Remove it and start afresh.",
+            )
+        state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
         return state
 
     def clear(self) -> None:

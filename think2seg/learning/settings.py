@@ -24,7 +24,9 @@ class DataSettings(Strict):
     real_share: float = Field(0.25, ge=0, le=1)
     """Share of real tiles among the images of a batch; the rest is simulated."""
     folder: Path | None = None
-    """Folder of real imagery; without one, only the project's own sample archive is used."""
+    """Folder of real imagery as `think2seg.samples.real.load_tiles` takes it; None for simulated scenes only."""
+    wheels: Path | None = None
+    """Folder of the wheels that carry further imagery; by default `folder / "wheels"`."""
     tiles: int = Field(1500, ge=1)
     """Real train tiles that are cut once and kept in memory."""
     sources: tuple[str, ...] | None = None
