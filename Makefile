@@ -17,7 +17,7 @@ for candidate in "$$PYTHON" python3.12 python3.13 python3 "$${PYENV_ROOT:-$$HOME
 done
 endef
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,10 @@ lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+lock: $(READY) ## Pin the versions that requirements.lock holds anew
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra train --python-version 3.12 --universal \
+	  --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean: ## Remove what demo and test made (the virtual environment stays)
 	rm -rf out .pytest_cache .mypy_cache .ruff_cache .hypothesis
