@@ -1,0 +1,87 @@
+"""Miniature checkpoints of the real classes with random weights, in the layouts that others publish."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from support.weights import CHAT_TEMPLATE
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
+SPECIAL += ["<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
+CORPUS = ['<think>two lakes</think> <answer>```json[{"bbox_2d": [12, 34, 56, 78]}]```</answer>', "[]", "[{", "where"]
+
+
+def published_prompter(folder: Path, seed: int = 0) -> Path:
+    """A two-layer Qwen2.5-VL laid out like the published weights: sharded, with processor files, no think2seg.json."""
+    tokenizer = byte_level_tokenizer()
+    torch.manual_seed(seed)
+    model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer))
+    model.generation_config.update(
+        do_sample=True, temperature=1e-6, repetition_penalty=1.05, eos_token_id=[tokenizer.eos_token_id]
+    )
+    model.save_pretrained(folder, max_shard_size="100KB")
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    (folder / "preprocessor_config.json").write_text(json.dumps(_IMAGE_PROCESSOR))
+    return folder
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE with Qwen's special tokens, merged eagerly."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(CORPUS * 9, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet))
+    core.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer) + 5,  # padded, as published vocabularies are
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "patch_size": 14,
+            "window_size": 112,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+
+
+_IMAGE_PROCESSOR = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2_5_VLProcessor",
+    "min_pixels": 3136,
+    "max_pixels": 12845056,
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
