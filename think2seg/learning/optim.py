@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,17 +37,20 @@ class Optimisers:
 
     def __init__(self, modules: Iterable[nn.Module], rates: Rates, *, is_matrix: Callable[[str, Tensor], bool]) -> None:
         self._rates = rates
-        matrices, plain, vectors = [], [], []
+        matrices: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
         for module in modules:
             for name, parameter in module.named_parameters():
                 group = matrices if is_matrix(name, parameter) else plain if parameter.ndim > 1 else vectors
                 group.append(parameter)
+        groups: list[dict[str, Any]] = [{"params": plain}, {"params": vectors, "weight_decay": 0.0}]
         self._parameters = [*matrices, *plain, *vectors]
         self._optimisers: list[tuple[float, torch.optim.Optimizer]] = [
             (
                 rates.adamw,
                 torch.optim.AdamW(
-                    [{"params": plain}, {"params": vectors, "weight_decay": 0.0}],
+                    groups,
                     lr=rates.adamw,
                     betas=(0.9, 0.95),
                     weight_decay=rates.weight_decay,

@@ -90,8 +90,9 @@ class PrompterBatches:
     def _ask(
         self, image: LabelledImage, anchored: Sequence[Anchored], rng: np.random.Generator
     ) -> tuple[Question, ...]:
-        shares = {"absent_share": self.absent, "unknown_share": self.unknown}
-        return choose_questions(image, anchored, rng, n=self.questions, **shares)
+        return choose_questions(
+            image, anchored, rng, n=self.questions, absent_share=self.absent, unknown_share=self.unknown
+        )
 
 
 def pack(questions: Sequence[Sequence[Question]], vocabulary: Vocabulary, template: Template) -> PackedText:

@@ -102,7 +102,7 @@ class VisionForward:
     def __call__(self, images: Tensor) -> Tensor:
         """(b, cells², width) features of images (b, y, x, 3) uint8."""
         pixels = patches(images).view(len(images), -1, self._tower.patch_embed.proj.weight[0].numel())
-        frames = pixels.unflatten(-1, (3, 2, -1))[..., 0, :].flatten(2)
+        frames = pixels.view(*pixels.shape[:2], 3, 2, -1)[..., 0, :].flatten(2)
         kernel = self._tower.patch_embed.proj.weight.sum(2).flatten(1)
         state = F.linear(frames, kernel)
         for block in self._tower.blocks:
@@ -120,7 +120,8 @@ class VisionForward:
 
     def _rotate(self, part: Tensor) -> Tensor:
         first, second = part.chunk(2, dim=-1)
-        return part * self._cos + torch.cat([-second, first], dim=-1) * self._sin
+        rotated: Tensor = part * self._cos + torch.cat([-second, first], dim=-1) * self._sin
+        return rotated
 
 
 def packed_mask(batch: int, prefix: int, text: PackedText | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from think2seg.learning.optim import Optimisers, Rates
-from think2seg.learning.run import Metrics, prefetch
+from think2seg.learning.run import Metrics, Stage, prefetch
 from think2seg.learning.tiny.anchors import FRAME_PX, MIN_AREA_PX, inner_points
 from think2seg.learning.tiny.source import Source, batch_generator
 from think2seg.samples.labelled import LabelledImage, Mask
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BOX_JITTER = 0.06
 """Standard deviation of a box edge, in sides of the box: what the prompter errs by."""
-WIDE_JITTER = 0.16
+WIDE_JITTER = 0.12
 """The same for the share WIDE_SHARE of prompts that are worse."""
 WIDE_SHARE = 0.2
 POINT_JITTER_PX = 2.0
@@ -78,8 +78,8 @@ def jittered_prompts(
     if rng.random() < 0.5:
         drawn = rng.integers(0, len(xs), 2)
         points = np.stack([xs[drawn], ys[drawn]], axis=1).astype(np.float32)
-    points = points + rng.normal(0, POINT_JITTER_PX, (2, 2)) * (rng.random() < 0.8)
-    return box, np.clip(points, 0, FRAME_PX).astype(np.float32)
+    shaken = points + rng.normal(0, POINT_JITTER_PX, (2, 2)) * (rng.random() < 0.8)
+    return box, np.clip(shaken, 0, FRAME_PX).astype(np.float32)
 
 
 def encode_masks(
@@ -218,7 +218,7 @@ class SegmenterRecipe:
         self._architecture = SamArchitecture.from_mapping(settings.architecture)
         self._sam = build_sam(self._architecture.to_mapping())
         self.modules: dict[str, nn.Module] = {"sam": self._sam}
-        self.stages = [SegmenterStage(self._sam, settings, source, held_out)]
+        self.stages: Sequence[Stage] = [SegmenterStage(self._sam, settings, source, held_out)]
 
     def export(self, folder: Path) -> None:
         """Write a segmenter folder in half precision."""
