@@ -14,6 +14,9 @@ from think2seg.learning.curve import draw_curve
 from think2seg.learning.optim import Optimisers, Rates, cosine_scale
 from think2seg.learning.run import Metrics, RunFolder, Trainer, prefetch
 from think2seg.learning.settings import PrompterSettings, SegmenterSettings, load_settings
+from think2seg.learning.tiny import prompter_recipe
+from think2seg.learning.tiny.prompter_recipe import run_vocabulary
+from think2seg.prompting.template import load_template
 
 
 class Regression:
@@ -111,3 +114,10 @@ def test_bad_overrides_are_refused(override: str) -> None:
 def test_a_missing_training_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_settings(tmp_path / "none.yaml")
+
+
+def test_a_run_keeps_the_vocabulary_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = load_template("tiny")
+    begun = run_vocabulary(tmp_path / "run" / "tokenizer.json", template)
+    monkeypatch.setattr(prompter_recipe, "corpus", lambda _: ["entirely", "other", "words"])
+    assert run_vocabulary(tmp_path / "run" / "tokenizer.json", template).encode("lakes") == begun.encode("lakes")

@@ -112,7 +112,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Forget an earlier run of the same name."""
-        for path in (self.checkpoint, self.log):
+        for path in (self.checkpoint, self.log, self.path / "tokenizer.json"):
             path.unlink(missing_ok=True)
 
 
@@ -135,11 +135,9 @@ class Trainer:
         return self._seconds_before + time.monotonic() - self._started
 
     def fit(self, stages: Sequence[Stage], *, resume: bool) -> None:
-        """Run `stages` to their ends."""
+        """Run `stages` to their ends, from the last checkpoint on if there is one to `resume`."""
         first, step = 0, 0
-        if not resume:
-            self._folder.clear()
-        elif state := self._folder.load():
+        if resume and (state := self._folder.load()):
             first, step = self._restore(state, stages)
         for stage in stages[first:]:
             self._run(stage, step)

@@ -58,6 +58,8 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
     settings = load_settings(conf, overrides)
     torch.set_num_threads(settings.threads)
     run = RunFolder(path=settings.folder)
+    if not resume:
+        run.clear()
     source = training_source(settings)
     recipe = build_recipe(settings, source)
     trainer = Trainer(run, recipe.modules, checkpoint_s=settings.checkpoint_s, evaluate_s=settings.evaluate_s)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from think2seg.learning.evaluate import Sample, ask_with, evaluate_pair, summarise, summarise_by
 from think2seg.learning.run import Metrics, Stage
@@ -19,7 +20,7 @@ from think2seg.learning.tiny.encode import Prefix
 from think2seg.learning.tiny.prompter import AnswerStage, PrompterModules, WarmUpStage, evaluate_dense, stage_batches
 from think2seg.learning.tiny.source import Source
 from think2seg.learning.tiny.vocabulary import UNKNOWN_REASONING, Vocabulary, build_tokenizer
-from think2seg.prompting.template import load_template
+from think2seg.prompting.template import Template, load_template
 from think2seg.samples.labelled import LabelledImage, Split
 from think2seg.samples.phrasings import QUESTION_CONCEPTS
 
@@ -34,7 +35,7 @@ class PrompterRecipe:
         self._settings = settings
         self._held_out = held_out
         self._template = load_template(settings.template)
-        self._vocabulary = Vocabulary(build_tokenizer(corpus(self._template)))
+        self._vocabulary = run_vocabulary(settings.folder / "tokenizer.json", self._template)
         architecture = PrompterArchitecture.from_mapping(settings.architecture)
         model = build_prompter(architecture, self._vocabulary, seed=settings.seed)
         self._processor = build_processor(self._vocabulary, patch_px=architecture.patch_px)
@@ -93,6 +94,16 @@ class PrompterRecipe:
             "max_new_tokens": MAX_NEW_TOKENS,
         }
         (folder / "think2seg.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def run_vocabulary(path: Path, template: Template) -> Vocabulary:
+    """The vocabulary of a run, learnt once and kept beside its checkpoint: new phrasings would renumber it."""
+    if path.exists():
+        return Vocabulary(Tokenizer.from_file(str(path)))
+    tokenizer = build_tokenizer(corpus(template))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+    return Vocabulary(tokenizer)
 
 
 def questions_about(
