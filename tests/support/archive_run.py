@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import shapely
-import xarray as xr
 
 from think2seg.crs import transformer
-from think2seg.cube import CubeSpec, Failure, Receipt, open_cube, open_or_create, read_instances, read_traces, reusable
+from think2seg.cube import CubeSpec, Failure, Receipt, open_or_create, reusable
 from think2seg.cube.store import CubeStore
 from think2seg.grid import Block, Grid
 from think2seg.imagery import BLOCKING, Quality
@@ -152,30 +151,22 @@ def write(writer: Any, job: BlockJob, *, failed: bool = False, unparsable: bool 
 
 
 def contents(uri: str | Path) -> dict[str, Any]:
-    """Everything a cube holds but wall-clock times, ready to be compared."""
-    cube = open_cube(uri, revisions="all").load()
-    arrays = {name: cube[name].values.tolist() for name in cube.variables if name != "published"}
-    traces = read_traces(uri, revisions="all").drop(columns=["seconds_prompt", "seconds_segment"])
-    instances = read_instances(uri, revisions="all")
+    """Every object of a cube but leases, without wall-clock times and durations: equal cubes have equal contents."""
     store = CubeStore(uri)
-    records = [key for key in store.list_keys("_records") if "/lease/" not in key]
-    ledger = [step for key in records if "/ledger/" in key for step in json.loads(store.get(key) or b"")["steps"]]
-    return {
-        "arrays": arrays,
-        "attributes": {**cube.attrs, **{name: dict(cube[name].attrs) for name in cube.variables}},
-        "traces": traces.astype(str).values.tolist(),
-        "instances": instances.to_wkt().astype(str).values.tolist(),
-        "ledger": [_timeless(step) for step in ledger],
-        "keys": [key for key in store.list_keys() if "/lease/" not in key and "/ledger/" not in key],
-    }
+    held: dict[str, Any] = {"ledger": []}
+    for key in store.list_keys():
+        data = store.get(key) or b""
+        if "/ledger/" in key:
+            held["ledger"] += [_without(step, "published") for step in json.loads(data)["steps"]]
+        elif "/receipts/" in key:
+            held[key] = [_without(json.loads(line), "seconds") for line in data.splitlines()]
+        elif "/lease/" not in key and not key.startswith("published/c/"):
+            held[key] = data
+    return held
 
 
-def _timeless(step: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in step.items() if name != "published"}
-
-
-def quiet_open(uri: str | Path) -> xr.Dataset:
-    return xr.open_zarr(uri)
+def _without(document: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != name}
 
 
 class KillBefore:

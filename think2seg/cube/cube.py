@@ -50,13 +50,12 @@ class Cube:
         return self._ledger
 
     def acquire_lease(self, ttl_s: float = 30.0) -> Lease:
-        """Take the right to publish; see `Lease.acquire`. Read the ledger only afterwards: this refreshes it."""
-        lease = Lease.acquire(self.store, ttl_s)
-        self._ledger, self._rolled_forward = read_ledger(self.store), False
-        return lease
+        """Take the right to publish; see `Lease.acquire`. Call `recover` next: others may have published meanwhile."""
+        self._rolled_forward = False
+        return Lease.acquire(self.store, ttl_s)
 
     def recover(self, lease: Lease) -> None:
-        """Complete a publication that a killed run decided but did not finish, and sweep what it left."""
+        """Read the ledger anew, complete what a killed run decided but did not finish, and sweep what it left."""
         self._ledger = roll_forward(self.store, self.spec, read_ledger(self.store), lease)
         sweep_all(self.store, len(self._ledger.entries))
         self._rolled_forward = True

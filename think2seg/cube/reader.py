@@ -20,6 +20,8 @@ from think2seg.errors import CubeError
 if TYPE_CHECKING:
     import geopandas as gpd
 
+_LABELS = ["published", "revision", "observed_fraction", "acquisition", "model_version"]
+
 type Revisions = Literal["latest", "all"]
 
 
@@ -41,7 +43,7 @@ def open_cube(uri: str | Path, *, revisions: Revisions = "latest", as_of: dateti
         `mask` (time, y, x) uint8 of 0 absent, 1 present, 255 not observed; `score` (time, y, x) uint8, predicted IoU
         times 254; `quality` (time, y, x) uint16 bits; `state` (time, block_y, block_x) uint8. Along time, in time
         order: `acquisition` and `model_version` as text, `revision`, `published`, `observed_fraction`. Dask chunks are
-        the cube's blocks.
+        the cube's blocks. Times repeat where two acquisitions, or with ``all`` two revisions, share one.
 
     Raises
     ------
@@ -107,10 +109,8 @@ def _is_ours(root: bytes | None) -> bool:
 def _open(store: CubeStore) -> xr.Dataset:
     with explained(store.uri, "read"):
         dataset: xr.Dataset = xr.open_zarr(store.zarr(read_only=True), consolidated=True, chunks={})
-        dataset = dataset.set_coords(["spatial_ref"])
-        for name in ("published", "revision", "observed_fraction", "acquisition", "model_version"):
-            dataset[name].load()
-    return dataset
+        labels = dataset.reset_coords()[_LABELS].load()
+    return dataset.assign_coords(labels.variables).set_coords("spatial_ref")
 
 
 def _steps(dataset: xr.Dataset, revisions: Revisions, as_of: datetime | str | None) -> npt.NDArray[np.int64]:
