@@ -120,3 +120,16 @@ def test_planted_script_does_not_run(tab: Tab, hostile_page: Path) -> None:
     assert tab.errors[before:] == []
     assert tab.value("document.querySelectorAll('script').length") == 1
     assert tab.value("document.querySelector('h1').textContent").startswith('"><script>')
+
+
+def test_without_scripts_all_dates_are_shown(tab: Tab, steps_page: Path) -> None:
+    tab.send("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        tab.resize(1280, 900).open(steps_page.as_uri())
+        visible = tab.value(
+            "[...document.querySelectorAll('.frame')].filter(f => f.checkVisibility({visibilityProperty: true})).length"
+        )
+        assert visible == len(DATES)
+        assert not tab.value("document.querySelector('.controls').checkVisibility()")
+    finally:
+        tab.send("Emulation.setScriptExecutionDisabled", value=False)

@@ -11,7 +11,7 @@ from think2seg.insight.units import area_unit
 if TYPE_CHECKING:
     from think2seg.insight.explain import ExplainedAnswer, ExplainedInstance, Explanation
 
-_WIDTH = 100
+_WIDTH = 76
 
 
 def explain_in_words(found: Explanation) -> str:
@@ -49,8 +49,9 @@ def _instance_lines(instance: ExplainedInstance) -> list[str]:
     return [
         "",
         _field("instance", ", ".join(filter(None, (f"number {instance.number}", area, score)))),
-        _field("box", "pixels " + _numbers(instance.bbox_px) + "; map " + _numbers(instance.bbox_map)),
-        _field("points", "; ".join(_numbers(point) for point in instance.points_px)),
+        _field("box", f"{_numbers(instance.bbox_px, '.1f')} px"),
+        _field("", f"{_numbers(instance.bbox_map, '.9g')} on the map"),
+        _field("points", ", ".join(_numbers(point, ".1f") for point in instance.points_px) + " px"),
     ]
 
 
@@ -80,8 +81,8 @@ def _block(name: str, text: str) -> list[str]:
     return ["", name, *(f"  {line}" for line in wrapped)] if wrapped else []
 
 
-def _numbers(values: tuple[float, ...]) -> str:
-    return "[" + ", ".join(f"{value:.10g}" for value in values) + "]"
+def _numbers(values: tuple[float, ...], form: str) -> str:
+    return "[" + ", ".join(format(value, form) for value in values) + "]"
 
 
 def _name(crs: str) -> str:

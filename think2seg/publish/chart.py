@@ -101,17 +101,15 @@ def nice_steps(largest: float, about: int = 4) -> tuple[float, ...]:
 def time_ticks(first: datetime, last: datetime, at_most: int = 8) -> list[tuple[datetime, str]]:
     """Starts of years, or of months where the span is short, that lie between two times."""
     months = (last.year - first.year) * 12 + last.month - first.month + 1
-    if months <= 24:
-        every = next(n for n in (1, 2, 3, 6) if months / n <= at_most)
-        starts = [(first.year + m // 12, m % 12 + 1) for m in range(first.month - 1, first.month + months)]
-        kept = [(year, month) for year, month in starts if (month - 1) % every == 0]
-        ticks = [(datetime(year, month, 1, tzinfo=UTC), month) for year, month in kept]
-        labelled = [(t, f"{t:%b %Y}" if month == 1 or i == 0 else f"{t:%b}") for i, (t, month) in enumerate(ticks)]
-    else:
+    if months > 24:
         every = next(n for n in (1, 2, 5, 10, 20, 50) if months / 12 / n <= at_most)
-        years = [year for year in range(first.year, last.year + 2) if year % every == 0]
-        labelled = [(datetime(year, 1, 1, tzinfo=UTC), str(year)) for year in years]
-    return [(time, text) for time, text in labelled if first <= time <= last]
+        years = [datetime(year, 1, 1, tzinfo=UTC) for year in range(first.year, last.year + 1) if year % every == 0]
+        return [(time, str(time.year)) for time in years if first <= time <= last]
+    every = next(n for n in (1, 2, 3, 6) if months / n <= at_most)
+    numbers = range(first.month - 1, first.month + months)
+    starts = [datetime(first.year + n // 12, n % 12 + 1, 1, tzinfo=UTC) for n in numbers if n % every == 0]
+    inside = [time for time in starts if first <= time <= last]
+    return [(time, f"{time:%b %Y}" if time.month == 1 or time is inside[0] else f"{time:%b}") for time in inside]
 
 
 def _span(points: Sequence[SeriesPoint]) -> tuple[datetime, datetime]:

@@ -142,9 +142,12 @@ def _plain(values: Mapping[str, Any]) -> str:
     def text(value: Any) -> str:
         if isinstance(value, Mapping):
             return " ".join(f"{name} {text(one)}" for name, one in value.items())
-        return " ".join(text(one) for one in value) if isinstance(value, list | tuple) else str(value)
+        if isinstance(value, list | tuple):
+            return " ".join(text(one) for one in value)
+        return f"{value:g}" if isinstance(value, float) else str(value)
 
-    return "; ".join(f"{name}: {text(value)}" for name, value in values.items() if value not in (None, "", [], {}))
+    told = {name: value for name, value in values.items() if name != "digest" and value not in (None, "", [], {})}
+    return "; ".join(f"{name}: {text(value)}" for name, value in told.items())
 
 
 def _trusted(series: Series) -> list[SeriesPoint]:

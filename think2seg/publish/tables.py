@@ -28,6 +28,8 @@ _TONES = {
     Reason.QUARANTINED: "bad",
 }
 _NONE = "–"
+_STAGES = ("search", "read", "prompt", "segment", "write")
+"""In the order of the work."""
 
 
 def rows(
@@ -78,7 +80,7 @@ def _left_out_row(line: PlanLine) -> Row:
         frame=None,
         reason=str(line.reason),
         tone=_TONES.get(line.reason, ""),
-        note=line.note,
+        note="; ".join(filter(None, ("waits for the next run" if line.blocks else "", line.note))),
         area=_NONE,
         observed=_NONE,
         tiles=_NONE,
@@ -150,10 +152,11 @@ def _costs(bill: Bill) -> Iterator[Stat]:
 
 
 def stages(bill: Bill) -> tuple[Stage, ...]:
-    """Stages of a bill in its order, without those that took nothing."""
+    """Stages of a bill in the order of the work, without those that took nothing."""
     longest = max(bill.stages_s.values(), default=0.0)
+    order = sorted(bill.stages_s, key=lambda name: _STAGES.index(name) if name in _STAGES else len(_STAGES))
     return tuple(
-        Stage(name=name, seconds=duration(seconds), percent=round(100 * seconds / longest, 1))
-        for name, seconds in bill.stages_s.items()
-        if seconds > 0
+        Stage(name=name, seconds=duration(bill.stages_s[name]), percent=round(100 * bill.stages_s[name] / longest, 1))
+        for name in order
+        if bill.stages_s[name] > 0
     )
