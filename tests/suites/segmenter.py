@@ -67,9 +67,9 @@ class SegmenterSuite:
         assert drawn.mask.shape == (SIDE, SIDE)
 
     def test_masks_do_not_depend_on_what_is_drawn_beside_them(self, segmenter: Segmenter) -> None:
-        tiles = [lake_tile(seed=seed) for seed in range(5)] + [lake_tile(64, (30, 30, 12))]
+        tiles = [lake_tile(seed=seed) for seed in range(2)] + [lake_tile(), lake_tile(64, (30, 30, 12))]
         box_only = Prompt(bbox=prompt_of().bbox)
-        prompts = [[prompt_of()] * (1 + i) for i in range(4)] + [[box_only, prompt_of()], [prompt_of((30, 30, 12))]]
+        prompts = [[prompt_of()] * (1 + i) for i in range(2)] + [[box_only, prompt_of()], [prompt_of((30, 30, 12))]]
         together = segmenter.draw(tiles, prompts)
         backwards = segmenter.draw(tiles[::-1], [row[::-1] for row in prompts[::-1]])[::-1]
         for tile, row, drawn, other in zip(tiles, prompts, together, backwards, strict=True):

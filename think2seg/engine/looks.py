@@ -36,6 +36,10 @@ class Window(NamedTuple):
         """Index of the window in the array it lies in."""
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
+    def moved(self, dy: int, dx: int) -> Window:
+        """The same rectangle, `dy` pixels down and `dx` to the right."""
+        return Window(self.y + dy, self.x + dx, self.height, self.width)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Look:
@@ -59,7 +63,7 @@ class Look:
 
     def cut(self, array: npt.NDArray[np.bool_], window: Window) -> npt.NDArray[np.bool_]:
         """The part of `array` (side, side) that lies in `window`, which must be inside the look."""
-        return array[Window(window.y - self.y, window.x - self.x, window.height, window.width).slices]
+        return array[window.moved(-self.y, -self.x).slices]
 
     def quarters(self) -> tuple[Look, ...]:
         """Four looks that share out the core, each with half the halo; empty where they would be too small."""

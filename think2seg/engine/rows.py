@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 import shapely.geometry
+from affine import Affine
 from rasterio.features import shapes
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.crs import transformer
-from think2seg.engine.looks import Seen, claims, in_order
+from think2seg.engine.looks import Seen, Window, claims, in_order
 from think2seg.grid import Block, Grid
 from think2seg.plan import BlockJob
 from think2seg.prompting import Prompter
@@ -71,8 +72,8 @@ def instance_rows(job: BlockJob, seen: Iterable[Seen], present: Area, *, grid: G
             "part": one.look.part,
             "number": number,
             "score": drawn.score,
-            **_outline(owned[id(one), number], job.block, grid),
-            **_geometry_prompted(one, number, job.block, grid),
+            **_outline(owned[id(one), number], one.look.core, job.block, grid),
+            **_prompted(one, number, job.block, grid),
         }
         for one in seen
         for number, drawn in enumerate(one.drawn)
@@ -80,44 +81,47 @@ def instance_rows(job: BlockJob, seen: Iterable[Seen], present: Area, *, grid: G
 
 
 def _owned(seen: list[Seen], present: Area) -> dict[tuple[int, int], Area]:
-    """Pixels of the block that each instance owns, by the identity of its look and its number."""
-    owned = {(id(one), number): np.zeros_like(present) for one in seen for number in range(len(one.drawn))}
+    """Pixels that each instance owns in the core of its look, by the identity of the look and its number."""
+    owned = {
+        (id(one), number): np.zeros((one.look.core.height, one.look.core.width), dtype=np.bool_)
+        for one in seen
+        for number in range(len(one.drawn))
+    }
     for claim in claims(seen):
-        window = claim.window.slices
+        visible = present[claim.window.slices]
         for one in claim.seen:
+            within = claim.window.moved(-one.look.core.y, -one.look.core.x).slices
             for number, drawn in enumerate(one.drawn):
-                owned[id(one), number][window] = one.look.cut(drawn.mask, claim.window) & present[window]
+                owned[id(one), number][within] = one.look.cut(drawn.mask, claim.window) & visible
     return owned
 
 
-def _outline(owned: Area, block: Block, grid: Grid) -> Row:
-    """Area and polygon (WGS 84) of an instance's pixels."""
+def _outline(owned: Area, core: Window, block: Block, grid: Grid) -> Row:
+    """Area and polygon (WGS 84) of the pixels that an instance owns in `core`."""
     pixels = int(np.count_nonzero(owned))
     if not pixels:
         return {"area_px": 0, "area_m2": 0.0, "geometry": None}
-    top = block.row * grid.block_px
-    areas = _row_areas_m2(grid)[top : top + grid.block_px]
+    top = block.row * grid.block_px + core.y
+    areas = _row_areas_m2(grid)[top : top + core.height]
+    transform = grid.block_geobox(block, halo=False).transform
     return {
         "area_px": pixels,
         "area_m2": float((np.count_nonzero(owned, axis=1) * areas).sum()),
-        "geometry": polygon_wgs84(owned, block, grid),
+        "geometry": outline_wgs84(owned, transform @ Affine.translation(core.x, core.y), grid.crs),
     }
 
 
-def polygon_wgs84(area: Area, block: Block, grid: Grid) -> BaseGeometry:
-    """Outline of the true pixels of `area` (block_px, block_px) along pixel edges, holes included."""
-    rows, cols = np.flatnonzero(area.any(axis=1)), np.flatnonzero(area.any(axis=0))
-    part = area[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    transform = grid.block_geobox(block, halo=False).transform
-    transform = transform * type(transform).translation(int(cols[0]), int(rows[0]))
-    parts = [shapely.geometry.shape(outline) for outline, _ in shapes(part.astype(np.uint8), part, 4, transform)]
+def outline_wgs84(area: Area, transform: Affine, crs: str) -> BaseGeometry:
+    """Outline in WGS 84 of the true pixels of `area` (y, x) along pixel edges, holes included."""
+    found = shapes(area.astype(np.uint8), mask=area, connectivity=4, transform=transform)
+    parts = [shapely.geometry.shape(outline) for outline, _ in found]
     outline = parts[0] if len(parts) == 1 else shapely.geometry.MultiPolygon(parts)
-    to_wgs84 = transformer(grid.crs, "EPSG:4326")
+    to_wgs84 = transformer(crs, "EPSG:4326")
     wgs84: BaseGeometry = shapely.transform(outline, lambda xy: np.stack(to_wgs84.transform(*xy.T), axis=1))
     return wgs84
 
 
-def _geometry_prompted(seen: Seen, number: int, block: Block, grid: Grid) -> Row:
+def _prompted(seen: Seen, number: int, block: Block, grid: Grid) -> Row:
     """Box and points of an instance in pixels of the cube and in map units."""
     top, left = block.row * grid.block_px + seen.look.y, block.col * grid.block_px + seen.look.x
     prompt = seen.answer.instances[number].placed(dx=left, dy=top)
@@ -135,7 +139,7 @@ def _geometry_prompted(seen: Seen, number: int, block: Block, grid: Grid) -> Row
 def _on_map(points: Iterable[tuple[float, float]], grid: Grid) -> Iterator[list[float]]:
     transform = _transform(grid)
     for x, y in points:
-        map_x, map_y = transform * (x, y)
+        map_x, map_y = transform @ (x, y)
         yield [map_x, map_y]
 
 
