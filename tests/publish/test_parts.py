@@ -79,6 +79,21 @@ def test_map_shows_the_region_and_what_hides_it() -> None:
     assert cells.hidden.sum() == 200
 
 
+@pytest.mark.parametrize("band_px", [1, 7, 50, 1000])
+def test_map_does_not_depend_on_the_bands_it_was_read_in(band_px: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    quality = clear(GRID, 5)
+    quality[disc(GRID, 40, 150, 20)] = int(Quality.CLOUD)
+    mask = np.where(quality, 255, disc(GRID, 64, 80, 20)).astype(np.uint8)
+    step = xr.Dataset({"mask": (("y", "x"), mask), "quality": (("y", "x"), quality)})
+    for longest_px in (30, 1100):
+        expected = step_map(step, view_of(step["quality"], longest_px))
+        with monkeypatch.context() as patched:
+            patched.setattr("think2seg.publish.maps._BAND_PX", band_px)
+            found = step_map(step, view_of(step["quality"], longest_px))
+        for name in ("present", "cloud", "hidden"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
 def test_small_map_keeps_the_shares() -> None:
     quality = clear(GRID)
     step = xr.Dataset({

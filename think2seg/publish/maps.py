@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from think2seg.publish.pictures import Window
 type Cells = npt.NDArray[np.bool_]
 """(y, x) bool, one value per cell of the page's map."""
 
+_BAND_PX = 1024
 _HIDDEN_BY_SKY = int(Quality.CLOUD | Quality.SHADOW)
 _HIDDEN_BY_FAULT = int(Quality.FAILED | Quality.TRUNCATED | Quality.UNPARSABLE)
 
@@ -60,28 +62,50 @@ class StepMap:
 
 def view_of(quality: xr.DataArray, longest_px: int) -> View:
     """Find the region in the `quality` (y, x) of a step that covers it, and fit it into `longest_px` cells."""
-    bits = quality.to_numpy()
-    inside = (bits & Quality.OUTSIDE) == 0
-    rows, cols = _extent(inside.any(axis=1)), _extent(inside.any(axis=0))
+    height, width = quality.shape
+    used_rows, used_cols = np.zeros(height, np.bool_), np.zeros(width, np.bool_)
+    for band in _bands(slice(0, height), 1):
+        inside = _inside(quality[band])
+        used_rows[band] = inside.any(axis=1)
+        used_cols |= inside.any(axis=0)
+    rows, cols = _extent(used_rows), _extent(used_cols)
     factor = -(-max(rows.stop - rows.start, cols.stop - cols.start) // longest_px)
-    region = inside[rows, cols]
-    pixels = shrink(np.ones_like(region), factor)
-    return View(rows=rows, cols=cols, factor=factor, outside=2 * shrink(region, factor) < pixels)
+    outside = []
+    for band in _bands(rows, factor):
+        inside = _inside(quality[band, cols])
+        outside.append(2 * shrink(inside, factor) < shrink(np.ones_like(inside), factor))
+    return View(rows=rows, cols=cols, factor=factor, outside=np.concatenate(outside))
 
 
 def step_map(step: xr.Dataset, view: View) -> StepMap:
     """Reduce a step to the cells of a view; the majority of a cell's pixels decides."""
-    mask = step["mask"][view.rows, view.cols].to_numpy()
-    bits = step["quality"][view.rows, view.cols].to_numpy()
-    unseen = (mask > 1) & ((bits & Quality.OUTSIDE) == 0)
-    sky = unseen & ((bits & _HIDDEN_BY_SKY) != 0) & ((bits & _HIDDEN_BY_FAULT) == 0)
-    found, seen, blocked, cloudy = (shrink(pixels, view.factor) for pixels in (mask == 1, mask <= 1, unseen, sky))
+    counts = [_counts(step, band, view) for band in _bands(view.rows, view.factor)]
+    found, seen, blocked, cloudy = (np.concatenate(parts) for parts in zip(*counts, strict=True))
     hidden = blocked > seen
     return StepMap(
         present=(2 * found >= seen) & (seen > 0) & ~hidden,
         cloud=hidden & (2 * cloudy >= blocked),
         hidden=hidden & (2 * cloudy < blocked),
     )
+
+
+def _counts(step: xr.Dataset, band: slice, view: View) -> tuple[npt.NDArray[np.int64], ...]:
+    """Pixels per cell of some rows: present, observed, not observed, not observed for clouds."""
+    mask, bits = (step[name][band, view.cols].to_numpy() for name in ("mask", "quality"))
+    unseen = (mask > 1) & ((bits & Quality.OUTSIDE) == 0)
+    sky = unseen & ((bits & _HIDDEN_BY_SKY) != 0) & ((bits & _HIDDEN_BY_FAULT) == 0)
+    return tuple(shrink(pixels, view.factor) for pixels in (mask == 1, mask <= 1, unseen, sky))
+
+
+def _inside(quality: xr.DataArray) -> npt.NDArray[np.bool_]:
+    return np.asarray((quality.to_numpy() & Quality.OUTSIDE) == 0)
+
+
+def _bands(rows: slice, factor: int) -> Iterator[slice]:
+    """Rows in bands of whole cells, so that memory does not grow with the cube's height."""
+    height = factor * max(1, _BAND_PX // factor)
+    for top in range(rows.start, rows.stop, height):
+        yield slice(top, min(top + height, rows.stop))
 
 
 def _extent(used: npt.NDArray[np.bool_]) -> slice:

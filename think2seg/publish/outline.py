@@ -67,5 +67,5 @@ def shrink(counts: NDArray[np.bool_], factor: int) -> NDArray[np.int64]:
         (ceil(y / factor), ceil(x / factor)) int64.
     """
     height, width = counts.shape
-    rows = np.add.reduceat(counts.astype(np.int64), np.arange(0, height, factor), axis=0)
+    rows = np.add.reduceat(counts, np.arange(0, height, factor), axis=0, dtype=np.int64)
     return np.add.reduceat(rows, np.arange(0, width, factor), axis=1)
