@@ -74,14 +74,14 @@ class PlanLine:
     reason: Reason
     acquisition: Acquisition | None
     """None for an acquisition that is gone from the catalog."""
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block, ...] = ()
     """Blocks to do now; empty unless the reason asks for work."""
-    tiles: int
-    bytes_to_read: int
-    step: int | None
+    tiles: int = 0
+    bytes_to_read: int = 0
+    step: int | None = None
     """Index on the cube's time axis that the work will have."""
-    revision: int
-    note: str
+    revision: int = 0
+    note: str = ""
     """Detail for people: which band is missing, how cloudy, what was resampled."""
     over_budget: tuple[Block, ...] = ()
     """Blocks that the budget cut off; they stay pending and are planned again."""
@@ -261,13 +261,19 @@ def _pairs(footprints: Sequence[str], grid: Grid, blocks: Sequence[Block]) -> It
 
 
 def _refuse_many_changes(acquisitions: Sequence[Acquisition], latest: Mapping[str, HeldStep]) -> None:
-    known = {one.id: latest[one.id].scenes for one in acquisitions if one.id in latest}
-    done = [(scene, known[one.id]) for one in acquisitions if one.id in known for scene in one.scenes]
-    done = [(scene, scenes) for scene, scenes in done if scene.id in scenes]
-    changed = [scene.id for scene, scenes in done if scenes[scene.id] != scene.fingerprint]
-    if len(changed) > 1 and len(changed) > MAX_CHANGED * len(done):
+    """A scene counts as changed when it is held, and another fingerprint stands in its place, under any id."""
+    changed: list[str] = []
+    done = 0
+    for acquisition in acquisitions:
+        if acquisition.id in latest:
+            known = set(latest[acquisition.id].scenes.values())
+            new = [scene.id for scene in acquisition.scenes if scene.fingerprint not in known]
+            lost = known - {scene.fingerprint for scene in acquisition.scenes}
+            changed += new[: len(lost)]
+            done += len(known)
+    if len(changed) > 1 and len(changed) > MAX_CHANGED * done:
         raise CatalogError(
-            f"{len(changed)} of {len(done)} scenes that are done have changed in the catalog, such as {changed[0]}",
+            f"{len(changed)} of {done} scenes that are done have changed in the catalog, such as {changed[0]}",
             f"Up to {MAX_CHANGED:.0%} are done again without asking.",
             "If the archive was really re-processed, allow the changes for one run (--allow-changes).",
         )
@@ -332,7 +338,14 @@ def _gone_lines(
     for step in latest.values():
         inside = (since is None or step.time >= since) and (until is None or step.time <= until)
         if step.acquisition not in present and inside:
-            yield _idle(step.acquisition, step.time, None, Reason.GONE, step.revision, "masks are kept")
+            yield PlanLine(
+                id=step.acquisition,
+                time=step.time,
+                reason=Reason.GONE,
+                acquisition=None,
+                revision=step.revision,
+                note="no longer in the catalog; its masks are kept",
+            )
 
 
 def _allot(
@@ -376,22 +389,13 @@ def _line(
     attempts: Mapping[Block, int] | None = None,
 ) -> PlanLine:
     """Line without step and sizes; `_allot` fills them in."""
-    line = _idle(acquisition.id, acquisition.time, acquisition, reason, revision, note)
-    return replace(line, blocks=blocks, attempts=attempts or {})
-
-
-def _idle(
-    name: str, time: datetime, acquisition: Acquisition | None, reason: Reason, revision: int, note: str
-) -> PlanLine:
     return PlanLine(
-        id=name,
-        time=time,
+        id=acquisition.id,
+        time=acquisition.time,
         reason=reason,
         acquisition=acquisition,
-        blocks=(),
-        tiles=0,
-        bytes_to_read=0,
-        step=None,
+        blocks=blocks,
         revision=revision,
         note=note,
+        attempts=attempts or {},
     )

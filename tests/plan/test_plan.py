@@ -94,7 +94,14 @@ def test_a_renamed_scene_with_the_same_fingerprint_is_done() -> None:
 def test_many_changes_stop_the_run(n_changed: int, n_scenes: int, refused: bool) -> None:
     days = [acquisition(f"2014-{1 + n // 28:02d}-{1 + n % 28:02d}") for n in range(n_scenes)]
     steps = [held(day, number) for number, day in enumerate(days)]
-    altered = [replace(day, scenes=(replace(day.scenes[0], fingerprint="x"),)) for day in days[:n_changed]]
+    # Every other one is overwritten in place, the rest replaced by an item of another name.
+    altered = [
+        replace(
+            day,
+            scenes=(replace(day.scenes[0], fingerprint="x", id=f"v2-{number}" if number % 2 else day.scenes[0].id),),
+        )
+        for number, day in enumerate(days[:n_changed])
+    ]
     now = [*altered, *days[n_changed:]]
     if refused:
         with pytest.raises(CatalogError, match=f"{n_changed} of {n_scenes} scenes") as caught:

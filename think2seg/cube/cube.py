@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from think2seg.cube.layout import (
@@ -49,10 +49,10 @@ class Cube:
         """What the cube holds. `len(ledger.entries)` is the next step."""
         return self._ledger
 
-    def acquire_lease(self, ttl_s: float = 30.0) -> Lease:
+    def acquire_lease(self, ttl_s: float = 30.0, *, say: Callable[[str], None] = lambda message: None) -> Lease:
         """Take the right to publish; see `Lease.acquire`. Call `recover` next: others may have published meanwhile."""
         self._rolled_forward = False
-        return Lease.acquire(self.store, ttl_s)
+        return Lease.acquire(self.store, ttl_s, say=say)
 
     def recover(self, lease: Lease) -> None:
         """Read the ledger anew, complete what a killed run decided but did not finish, and sweep what it left."""
