@@ -36,8 +36,11 @@ def landscape(seed: int = 0, count: int = 3, dtype: str = "uint8") -> npt.NDArra
     return np.clip(np.array(hills) + noise, 1, 255).astype(dtype)
 
 
-def acquisition_in(folder: Path, values: npt.NDArray[np.uint8], dx: float = 0, dy: float = 0) -> Acquisition:
-    path = write_raster(folder / f"image{dx}{dy}.tif", values, Affine(5, 0, LEFT + dx, 0, -5, TOP + dy), CRS)
+def acquisition_in(
+    folder: Path, values: npt.NDArray[np.uint8], dx: float = 0, dy: float = 0, **options: str
+) -> Acquisition:
+    transform = Affine(5, 0, LEFT + dx, 0, -5, TOP + dy)
+    path = write_raster(folder / f"image{dx}{dy}.tif", values, transform, CRS, **options)
     return acquisition_of([scene_of({"image": path}, path)])
 
 
@@ -103,11 +106,26 @@ def test_other_projections_read_alike_from_every_block(tmp_path: Path, crs: str,
     assert sum(int((imagery.quality & Quality.NODATA == 0).sum()) for imagery in read.values()) > 1000
 
 
-@pytest.mark.parametrize("resolution", [10.0, 12.5, 20.0, 21.0])
-def test_coarser_grids_read_alike_from_every_block(tmp_path: Path, resolution: float) -> None:
-    grid = grid_of(resolution=resolution)
-    read = read_all(acquisition_in(tmp_path, landscape(), 1.0, 2.0), grid, archive_of())
+@pytest.mark.parametrize("overviews", ["auto", "none"])
+@pytest.mark.parametrize("resampling", ["bilinear", "cubic", "average"])
+@pytest.mark.parametrize("resolution", [10.0, 21.0])
+def test_coarser_grids_read_alike_from_every_block(
+    tmp_path: Path, resolution: float, resampling: str, overviews: str
+) -> None:
+    grid = grid_of(resolution=resolution, block_px=16)
+    acquisition = acquisition_in(tmp_path, landscape(), 1.0, 2.0, overviews=overviews)
+    read = read_all(acquisition, grid, archive_of(resampling={"reflectance": resampling}))
     assert halo_difference(read, grid) <= 1
+
+
+def test_classes_are_not_taken_from_overviews(tmp_path: Path) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    values = np.broadcast_to(np.where((y + x) % 2, 4, 8), (3, HEIGHT, WIDTH)).astype(np.uint8)
+    acquisition = acquisition_in(tmp_path, values, overview_resampling="average")
+    bands = {name: {"asset": "image", "index": 1, "role": "category"} for name in ("red", "green", "blue")}
+    read = read_all(acquisition, grid_of(resolution=20.0), archive_of(bands=bands))
+    seen = np.concatenate([imagery.rgb[imagery.quality & Quality.NODATA == 0].ravel() for imagery in read.values()])
+    assert set(np.unique(seen)) <= {4, 8}
 
 
 @given(dx=st.sampled_from([0.0, 0.6, 2.0]), grow=st.tuples(*[st.floats(0, 0.01)] * 4))

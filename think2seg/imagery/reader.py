@@ -26,7 +26,7 @@ from odc.geo.roi import roi_is_empty
 from odc.loader import RioDriver
 from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.warp import reproject
 from rasterio.windows import Window
@@ -38,7 +38,9 @@ SAME_GRID_PX = 1e-3
 WARP_TOLERANCE_PX = 0.02
 """Largest error of a source position where projections differ; exact (0) where they do not."""
 _PAD_PX = 3
-"""Source pixels read around what the window covers, so that a resampling kernel never sees the window's edge."""
+"""Pixels (of source or grid, the coarser) read around what the window covers: no kernel reaches the window's edge."""
+_CATEGORICAL = ("nearest", "mode")
+"""Rules that must see the pixels themselves: overviews may have been averaged."""
 _GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "6",
@@ -93,7 +95,7 @@ class _WindowReader:
         failure = None
         try:
             pixels = _read_band(url, self._src.band, dst_geobox, cfg.resampling, nodata)
-        except RasterioError as error:
+        except (RasterioError, CRSError) as error:
             failure = RasterioError(redacted(_deepest(error)))
             if "://" in url:
                 rasterio.cache.invalidate(url)  # GDAL would remember the failure, and never ask again
@@ -120,8 +122,9 @@ def _read_band(url: str, band: int, geobox: GeoBox, resampling: str, nodata: flo
     with rasterio.open(url, sharing=False) as source:
         if band > source.count:
             raise RasterioError(f"band {band} is asked for, the file has {source.count}")
-        info = compute_reproject_roi(_frame(source), geobox)
-        level = _overview(info, source.overviews(band))
+        level = None
+        if resampling not in _CATEGORICAL:
+            level = _overview(compute_reproject_roi(_frame(source), geobox), source.overviews(band))
         if level is None:
             return _resampled(source, band, geobox, resampling, nodata)
     with rasterio.open(url, sharing=False, overview_level=level) as source:
@@ -150,7 +153,8 @@ def _resampled(
     if shift is not None and max(abs(part - round(part)) for part in shift) < SAME_GRID_PX:
         _paste(source, band, nodata, out, (round(shift[0]), round(shift[1])))
         return out
-    info = compute_reproject_roi(frame, geobox, padding=_PAD_PX)
+    info = compute_reproject_roi(frame, geobox)
+    info = compute_reproject_roi(frame, geobox, padding=math.ceil(_PAD_PX * max(1.0, *info.scale2.xy)))
     if roi_is_empty(info.roi_src):
         return out
     rows, cols = info.roi_src
