@@ -32,7 +32,8 @@ ROOMS = [
     ("insight",),
     ("publish",),
     ("doctor",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))

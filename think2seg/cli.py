@@ -126,7 +126,7 @@ def status(monitor: MonitorPath, set_: Overrides = None, as_json: Json = False) 
         _print_json({"cubes": [one.to_dict() for one in statuses]})
         return
     for one in statuses:
-        _out.print(one.render(), markup=False)
+        _out.print(one.render(), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -137,9 +137,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the report of a monitor's cubes: one HTML file each, with no outside parts."""
-    from think2seg.publish import report_monitor
+    from think2seg.publish import command_of, report_monitor
 
-    paths = report_monitor(_monitor(monitor, set_), out)
+    paths = report_monitor(_monitor(monitor, set_), out, command=command_of(monitor, set_ or []))
     _print_paths(paths, as_json)
 
 
@@ -154,7 +154,7 @@ def check(cube: CubeUri, as_json: Json = False) -> None:
         _print_json({"findings": [finding.to_dict() for finding in findings], "exit_code": 3 if errors else 0})
     else:
         for finding in findings:
-            _out.print(finding.render(), markup=False)
+            _out.print(finding.render(), markup=False, soft_wrap=True)
         _out.print(f"{len(errors)} errors, {len(findings) - len(errors)} other findings")
     raise typer.Exit(3 if errors else 0)
 
@@ -174,7 +174,7 @@ def explain(
     if as_json:
         _print_json(explanation.to_dict())
     else:
-        _out.print(explanation.render(), markup=False)
+        _out.print(explanation.render(), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -195,7 +195,7 @@ def series(
     if as_json:
         _print_json(values.to_dict())
     else:
-        _out.print(values.render(), markup=False)
+        _out.print(values.render(), markup=False, soft_wrap=True)
 
 
 @app.command()
