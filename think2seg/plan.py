@@ -262,8 +262,7 @@ def _pairs(footprints: Sequence[str], grid: Grid, blocks: Sequence[Block]) -> It
 
 def _refuse_many_changes(acquisitions: Sequence[Acquisition], latest: Mapping[str, HeldStep]) -> None:
     """A scene counts as changed when it is held, and another fingerprint stands in its place, under any id."""
-    changed: list[str] = []
-    done = 0
+    changed, done = list[str](), 0
     for acquisition in acquisitions:
         if acquisition.id in latest:
             known = set(latest[acquisition.id].scenes.values())
