@@ -230,7 +230,7 @@ def train(
     fresh: Annotated[bool, typer.Option(help="Start over instead of resuming from the last checkpoint.")] = False,
 ) -> None:
     """Train a model of the bundled pair; resumes from its last checkpoint."""
-    from think2seg.learning import train as train_model
+    from think2seg.learning.train import train as train_model
 
     train_model(conf, resume=not fresh, overrides=set_ or [])
 

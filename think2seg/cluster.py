@@ -32,20 +32,22 @@ class OrderResult:
     """Why the order as a whole failed (every worker that tried it died, for example); None when it was done."""
 
 
-class _LoadModels(distributed.WorkerPlugin):  # type: ignore[misc]
+class _LoadModels(distributed.WorkerPlugin):
     """Loads the models once per worker, also on workers that join later."""
 
     name = _MODELS
 
     def __init__(self, models: config.Models, threads: int | None) -> None:
-        self._models, self._threads = models, threads
+        self._wanted, self._threads = models, threads
 
     def setup(self, worker: distributed.Worker) -> None:
-        worker.think2seg_models = Models.load(self._models, threads=self._threads)
+        self.models = Models.load(self._wanted, threads=self._threads)
 
 
 def _execute_on_worker(order: WorkOrder, spec: RunSpec) -> tuple[Receipt, ...]:
-    return execute(order, spec, distributed.get_worker().think2seg_models)
+    plugin = distributed.get_worker().plugins[_MODELS]
+    assert isinstance(plugin, _LoadModels)
+    return execute(order, spec, plugin.models)
 
 
 class Cluster:
@@ -82,7 +84,7 @@ class Cluster:
         """
         waiting = iter(orders)
         limit = max(1, self.n_workers) * self._options.in_flight
-        running: dict[distributed.Future, WorkOrder] = {}
+        running: dict[distributed.Future[tuple[Receipt, ...]], WorkOrder] = {}
         completed = distributed.as_completed()
 
         def top_up() -> None:
@@ -160,7 +162,7 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
 
 def _checked(client: distributed.Client, options: config.ClusterOptions, *, threads: int | None) -> Cluster:
     workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
-    preflight(workers, gpus=options.gpus, address=client.scheduler.address)
+    preflight(workers, gpus=options.gpus, address=client.scheduler_info()["address"])
     return Cluster(client, options, threads=threads)
 
 

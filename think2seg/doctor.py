@@ -120,8 +120,8 @@ def _weights() -> Check:
 
     try:
         found = [
-            f"{kind} {weights_digest(resolve(kind, name))[:12]}"
-            for kind, name in (("prompter", "champion"), ("segmenter", "bundled"))
+            f"prompter {weights_digest(resolve('prompter', 'champion'))[:12]}",
+            f"segmenter {weights_digest(resolve('segmenter', 'bundled'))[:12]}",
         ]
     except Think2SegError as error:
         return Check(name="weights", ok=False, found=error.given, todo=error.todo)

@@ -194,10 +194,8 @@ def _plan_cube(found: Found, zone: Zone, *, allow_changes: bool) -> CubePlan:
     monitor, archive, grid = found.monitor, found.archive, zone.grid
     uri = cube_uri(monitor, grid.zone)
     spec = _cube_spec(monitor, archive, zone)
-    prompter, segmenter = (
-        weights_digest(resolve(kind, config.path))
-        for kind, config in (("prompter", monitor.models.prompter), ("segmenter", monitor.models.segmenter))
-    )
+    prompter = weights_digest(resolve("prompter", monitor.models.prompter.path))
+    segmenter = weights_digest(resolve("segmenter", monitor.models.segmenter.path))
     cube = find_cube(uri, spec, prompter=prompter, segmenter=segmenter)
     ledger = cube.ledger() if cube else Ledger()
     blocks = blocks_of(grid, zone.region)

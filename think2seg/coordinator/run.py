@@ -125,9 +125,10 @@ class ArchiveRun:
     def summary(self) -> RunSummary:
         """Figures of what was done so far."""
         receipts = [receipt for opened in self._open.values() for receipt in opened.published_receipts()]
-        seconds = Counter(dict.fromkeys(STAGES, 0.0))
+        seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         for receipt in receipts:
-            seconds.update(receipt.seconds)
+            for stage, spent in receipt.seconds.items():
+                seconds[stage] += spent
         seconds["search"] = self._found.seconds
         states = Counter({state.value: 0 for state in (BlockState.DONE, BlockState.CLOUD, BlockState.FAILED)})
         states.update(receipt.state.value for receipt in receipts)

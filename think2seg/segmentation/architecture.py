@@ -67,7 +67,8 @@ class SamArchitecture:
                 f"Known fields are {sorted(known)}.",
                 "Remove or rename them.",
             )
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**plain)
 
     def to_mapping(self) -> dict[str, Any]:
         """JSON form, the inverse of `from_mapping`."""
