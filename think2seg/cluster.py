@@ -20,6 +20,8 @@ from think2seg.plan import WorkOrder
 
 _MODELS = "think2seg-models"
 _WAIT_FOR_WORKERS_S = 60
+_TORCH_THREADS = 1
+"""Per worker: on a CPU only one thread gives the same answer wherever a tile stands in its batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +39,11 @@ class _LoadModels(distributed.WorkerPlugin):
 
     name = _MODELS
 
-    def __init__(self, models: config.Models, threads: int | None) -> None:
-        self._wanted, self._threads = models, threads
+    def __init__(self, models: config.Models) -> None:
+        self._wanted = models
 
     def setup(self, worker: distributed.Worker) -> None:
-        self.models = Models.load(self._wanted, threads=self._threads)
+        self.models = Models.load(self._wanted, threads=_TORCH_THREADS)
 
 
 def _execute_on_worker(order: WorkOrder, spec: RunSpec) -> tuple[Receipt, ...]:
@@ -53,8 +55,8 @@ def _execute_on_worker(order: WorkOrder, spec: RunSpec) -> tuple[Receipt, ...]:
 class Cluster:
     """A connected Dask client that runs work orders."""
 
-    def __init__(self, client: distributed.Client, options: config.ClusterOptions, *, threads: int | None) -> None:
-        self._client, self._options, self._threads = client, options, threads
+    def __init__(self, client: distributed.Client, options: config.ClusterOptions) -> None:
+        self._client, self._options = client, options
         self._resources = {"GPU": 1} if options.gpus else None
         self._loaded: config.Models | None = None
 
@@ -73,7 +75,7 @@ class Cluster:
             If a worker cannot load the weights.
         """
         if models != self._loaded:
-            self._client.register_plugin(_LoadModels(models, self._threads), name=_MODELS)
+            self._client.register_plugin(_LoadModels(models), name=_MODELS)
             self._loaded = models
 
     def run(self, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
@@ -140,10 +142,9 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if options.scheduler:
         with _remote_client(options.scheduler) as client:
-            yield _checked(client, options, threads=None)
+            yield _checked(client, options)
         return
     n_workers = options.workers or os.cpu_count() or 1
-    threads = max(1, (os.cpu_count() or 1) // n_workers)
     with (
         distributed.LocalCluster(
             n_workers=n_workers,
@@ -153,17 +154,17 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
             dashboard_address=None,
             silence_logs=logging.ERROR,
             resources={"GPU": 1} if options.gpus else None,
-            env={"OMP_NUM_THREADS": str(threads)},
+            env={"OMP_NUM_THREADS": str(_TORCH_THREADS)},
         ) as local,
         distributed.Client(local) as client,
     ):
-        yield _checked(client, options, threads=threads)
+        yield _checked(client, options)
 
 
-def _checked(client: distributed.Client, options: config.ClusterOptions, *, threads: int | None) -> Cluster:
+def _checked(client: distributed.Client, options: config.ClusterOptions) -> Cluster:
     workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
     preflight(workers, gpus=options.gpus, address=client.scheduler_info()["address"])
-    return Cluster(client, options, threads=threads)
+    return Cluster(client, options)
 
 
 @contextmanager

@@ -159,7 +159,7 @@ class ClusterOptions(Part):
     """Ask every work order's worker for one ``GPU`` resource."""
     in_flight: PositiveInt = 2
     """Work orders per worker."""
-    order_blocks: PositiveInt = 4
+    order_blocks: PositiveInt = 8
     """Blocks per work order."""
 
 
