@@ -13,7 +13,7 @@ from think2seg.prompting.template import Template
 from think2seg.samples.labelled import LabelledImage, Split
 from think2seg.samples.phrasings import PHRASINGS, QUESTION_CONCEPTS, Phrasing, noun, phrasings
 
-MAX_INSTANCES = 10
+MAX_INSTANCES = 8
 FAVOURED = {"water": 1.6}
 """Concepts asked more often than others."""
 
