@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 SHARES = {"naip-wetlands": 0.45, "farmland-naip": 0.2, "oam-buildings": 0.15, "romania": 0.12, "brandenburg": 0.08}
 """How often each source is drawn, before what is absent is left out."""
-MIN_INSTANCE_PX = 60
+MIN_INSTANCE_PX = 120
 """Smaller pieces, in pixels of the tile, are ignored rather than asked for."""
 MAX_INSTANCES = 16
 _TRIES = 40
