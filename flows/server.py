@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_STARTS_WITHIN_S = 120
+_STARTS_WITHIN_S = 300
 _STOPS_WITHIN_S = 10
 
 
@@ -23,12 +25,12 @@ def prefect_api(home: Path) -> Iterator[dict[str, str]]:
     """Yield an environment in which Prefect finds an API; start a private server under `home` unless one is set.
 
     The server outlives everything that runs in the block, so no client meets a closed door at its exit, and is gone
-    after it. Its output goes to ``server.log`` in `home`.
+    after it, even if this process is killed. Its output goes to ``server.log`` in `home`.
 
     Raises
     ------
     RuntimeError
-        If the server does not answer within two minutes; the message names its log.
+        If the server does not answer within five minutes; the message names its log.
     """
     if os.environ.get("PREFECT_API_URL"):
         yield dict(os.environ)
@@ -36,33 +38,47 @@ def prefect_api(home: Path) -> Iterator[dict[str, str]]:
     home = home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
+    url = f"http://127.0.0.1:{port}/api"
     env = os.environ | {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
     log = home / "server.log"
     with log.open("w") as sink:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         server = subprocess.Popen(
-            command, env=env | {"PREFECT_UI_ENABLED": "false"}, stdout=sink, stderr=sink, start_new_session=True
+            [sys.executable, "-m", "flows.server", str(port)],
+            env=env | {"PREFECT_SERVER_UI_ENABLED": "false"},
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
         )
         try:
-            url = f"http://127.0.0.1:{port}/api"
             _wait_until_healthy(server, url, log)
             yield env | {"PREFECT_API_URL": url}
         finally:
             _stop(server)
 
 
+def serve(port: int) -> None:
+    """Run ``prefect server start`` in this process until its standard input ends, as it does when the parent dies."""
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    sys.argv = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    runpy.run_module("prefect", run_name="__main__")
+
+
 def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     give_up = time.monotonic() + _STARTS_WITHIN_S
-    while time.monotonic() < give_up:
-        if server.poll() is not None:
-            break
+    while server.poll() is None and time.monotonic() < give_up:
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2):
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
@@ -70,16 +86,13 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) ->
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, sign)
-            server.wait(_STOPS_WITHIN_S)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        else:
-            return
+    assert server.stdin is not None
+    server.stdin.close()
+    try:
+        server.wait(_STOPS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _free_port() -> int:
@@ -87,3 +100,7 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
