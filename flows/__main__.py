@@ -1,7 +1,6 @@
 """``python -m flows MONITOR [key=value …]``: the archive flow in this process, told in plain lines and a progress bar.
 
-Prefect must find an API (``PREFECT_API_URL``). Being a ``__main__`` module keeps Dask's workers, which import their
-parent's main module, from importing Prefect.
+Prefect must find an API: set ``PREFECT_API_URL``.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from think2seg.coordinator import Progress
+from think2seg.coordinator.run import OnProgress
 from think2seg.errors import Think2SegError
 
 _console = Console(stderr=True, highlight=False)
@@ -26,27 +26,18 @@ _console = Console(stderr=True, highlight=False)
 class Lines(logging.Handler):
     """Shows what the flow itself says, and warnings of anything else."""
 
-    muted = False
-
     def emit(self, record: logging.LogRecord) -> None:
+        """Print the record's message alone. Errors that `main` tells at the end are left to it."""
         ours = record.module == "segment_archive"
         told_later = getattr(record, "told_plainly", False)
-        if not self.muted and not told_later and (ours or record.levelno >= logging.WARNING):
+        if not told_later and (ours or record.levelno >= logging.WARNING):
             _console.print(self.format(record), markup=False, soft_wrap=True)
 
 
 def main(arguments: list[str]) -> int:
     """Run the flow on a monitor; return the exit code of the command line's contract."""
-    lines = Lines()
-    lines.setFormatter(logging.Formatter("%(message)s"))
-    logging.basicConfig(handlers=[lines])
-
-    def stop(number: int, frame: object) -> NoReturn:
-        lines.muted = True
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
+    logging.basicConfig(format="%(message)s", handlers=[Lines()])
+    signal.signal(signal.SIGINT, _stop)
     from flows.progress import watched_by
     from flows.segment_archive import segment_archive
 
@@ -64,8 +55,15 @@ def main(arguments: list[str]) -> int:
     return 0 if state.is_completed() else 3
 
 
+def _stop(number: int, frame: object) -> NoReturn:
+    """Leave in good order and without a word from the libraries, undisturbed by another Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable()
+    raise KeyboardInterrupt
+
+
 @contextmanager
-def _bar() -> Iterator[object]:
+def _bar() -> Iterator[OnProgress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("blocks"),
                TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
     with Bar(*columns, console=_console, transient=True, disable=not _console.is_terminal) as bar:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import cast
 from uuid import UUID
 
 import httpx
@@ -55,6 +56,7 @@ class ProgressArtifact:
 
     def _publish(self, share: float, description: str) -> None:
         if self._artifact is None:
-            self._artifact = create_progress_artifact(share, key=self._key, description=description)
+            created = create_progress_artifact(share, key=self._key, description=description)
+            self._artifact = cast(UUID, created)
         else:
             update_progress_artifact(self._artifact, share, description)

@@ -7,15 +7,16 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from flows.artifacts import publish_reports, publish_scene_table
 from flows.logs import tell_errors_plainly
+from flows.processes import main_module_kept_back
 from flows.progress import ProgressArtifact
 from think2seg.config import Monitor, load_monitor
 from think2seg.coordinator import ArchiveRun, Found, Group, RunSummary, find
@@ -91,21 +92,15 @@ def segment_archive(
 ) -> State[Any]:
     """Ask a monitor's question of its archive and append the answers to its cube.
 
-    Parameters
-    ----------
-    monitor
-        Path of the monitor's YAML file.
-    overrides
-        ``key.path=value`` for any field of it, such as ``cube.uri=out/other.zarr``.
-    since, until
-        Narrow the monitor's time span to these days, both included.
-    allow_changes
-        Go on although more than 5 % of the finished scenes changed in the catalog.
+    Blocks that failed make the final state Failed; a `Think2SegError` says why nothing could be done. Prefect reads
+    the next section into the form of parameters.
 
-    Raises
-    ------
-    Think2SegError
-        When nothing could be done. Blocks that failed do not raise: they make the final state Failed.
+    Args:
+        monitor: Path of the monitor's YAML file.
+        overrides: `key.path=value` for any field of it, such as `cube.uri=out/other.zarr`.
+        since: First day to look at, within the monitor's time span.
+        until: Last day to look at, within the monitor's time span.
+        allow_changes: Go on although more than 5 % of the finished scenes changed in the catalog.
     """
     tell_errors_plainly()
     log = get_run_logger()
@@ -114,7 +109,7 @@ def segment_archive(
     for note in found.notes:
         log.info(note)
     progress = ProgressArtifact(f"{asked.monitor}-progress")
-    with ArchiveRun(found, allow_changes=allow_changes, on_progress=progress) as run:
+    with main_module_kept_back(), ArchiveRun(found, allow_changes=allow_changes, on_progress=progress) as run:
         plan(run)
         log.info(run.plan.sentence())
         for group in run.groups():

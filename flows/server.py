@@ -43,6 +43,8 @@ def prefect_api(home: Path) -> Iterator[dict[str, str]]:
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
         "DO_NOT_TRACK": "1",
     }
     log = home / "server.log"
