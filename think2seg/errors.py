@@ -38,6 +38,10 @@ class CatalogError(Think2SegError, OSError):
     exit_code = 2
 
 
+class NothingFound(CatalogError):  # noqa: N818  # not an error where a repeated run only looks for news
+    """A catalog that works and holds nothing of what was searched for."""
+
+
 class ImageryError(Think2SegError, OSError):
     """Pixels of one item that cannot be read."""
 

@@ -15,7 +15,7 @@ import shapely
 from think2seg.config.archive import Archive
 from think2seg.config.intervals import Interval, format_interval
 from think2seg.config.monitor import Monitor
-from think2seg.errors import CatalogError, ConfigError
+from think2seg.errors import CatalogError, ConfigError, NothingFound
 from think2seg.samples.archive import catalog_path
 from think2seg.stac.acquisitions import group, resolve_reprocessings
 from think2seg.stac.catalogs import Catalog, catalog_file, open_catalog, unknown_collections
@@ -69,8 +69,10 @@ def search(
 
     Raises
     ------
+    NothingFound
+        If no item is left: the message says which filter removed the last one.
     CatalogError
-        If the catalog cannot be searched, or no item is left: the message says which filter removed the last one.
+        If the catalog cannot be searched, or none of its items can be used.
     ConfigError
         If the monitor names no catalog and the archive has no endpoint.
     """
@@ -172,15 +174,15 @@ def _nothing_left(catalog: Catalog, sieve: Sieve, href: str) -> CatalogError:
                 sieve.refusals[-1].todo,
             )
         case "query":
-            return CatalogError(f"{before}: the last ones do not satisfy `source.query`.", "", "Relax that query.")
+            return NothingFound(f"{before}: the last ones do not satisfy `source.query`.", "", "Relax that query.")
         case "region":
-            return CatalogError(
+            return NothingFound(
                 f"{before}: the last ones lie outside the region {_degrees(query.region.bounds)}.",
                 f"Those seen cover {_degrees(sieve.bounds)} (west, south, east, north).",
                 "Correct `region`, or choose another catalog.",
             )
         case "time":
-            return CatalogError(
+            return NothingFound(
                 f"{before}: the last ones lie outside the interval {format_interval(query.interval)}.",
                 f"Those seen are of {sieve.times[0]:%Y-%m-%d} to {sieve.times[-1]:%Y-%m-%d}.",
                 "Correct `source.datetime`.",
@@ -190,7 +192,7 @@ def _nothing_left(catalog: Catalog, sieve: Sieve, href: str) -> CatalogError:
                 f"{before}: {sieve.refusals[-1].given}", "STAC items with an id, a time and a footprint."
             )
     found = ", ".join(sorted(filter(None, sieve.collections))) or "none"
-    return CatalogError(f"{before}.", f"Collections of the items it lists: {found}.", "Set `source.collections`.")
+    return NothingFound(f"{before}.", f"Collections of the items it lists: {found}.", "Set `source.collections`.")
 
 
 def _probe(catalog: Catalog, sieve: Sieve, wider: Query) -> None:
