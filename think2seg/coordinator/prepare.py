@@ -9,15 +9,20 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from typing import Any
 
+import shapely
+
 from think2seg.config import Archive, Monitor, load_archive
-from think2seg.cube import CubeSpec, CubeStore, Ledger, find_cube, is_cube, read_ledger
+from think2seg.cube import CubeSpec, CubeStore, Ledger, find_cube, find_store, is_cube, read_ledger, read_spec
+from think2seg.errors import ConfigError, NothingFound
 from think2seg.grid import Block, Grid, Zone, blocks_of, zones
 from think2seg.imagery import estimate_bytes, resampling_note
-from think2seg.plan import Plan, PlanLine, make_plan
+from think2seg.plan import BlockState, HeldStep, Plan, PlanLine, make_plan
 from think2seg.prompting import template_for
 from think2seg.registry import resolve, weights_digest
 from think2seg.stac.scenes import Acquisition
 from think2seg.stac.search import SearchResult, search
+
+_PENDING = BlockState.PENDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +114,21 @@ def find(monitor: Monitor, *, since: date | None = None, until: date | None = No
     Raises
     ------
     ConfigError, CatalogError
-        If the archive is unknown, the span is empty, or the search fails or finds nothing.
+        If the archive is unknown, the span is empty, or the search fails or finds nothing. A repeated run that looks
+        back and finds nothing has nothing to do, which is no error.
     """
     started = time.monotonic()
     archive = load_archive(monitor.source.archive)
-    low = datetime.combine(since, clock.min, UTC) if since else _look_back(monitor)
+    looked_back = None if since else _look_back(monitor)
+    low = datetime.combine(since, clock.min, UTC) if since else looked_back
     high = datetime.combine(until, clock.max, UTC) if until else None
-    result = search(monitor, archive, since=low, until=high)
+    try:
+        result = search(monitor, archive, since=low, until=high)
+    except NothingFound as nothing:
+        if looked_back is None:
+            raise
+        interval = (looked_back, high or monitor.source.interval[1])
+        result = SearchResult(acquisitions=(), interval=interval, notes=(nothing.given,), dropped={})
     return Found(monitor=monitor, archive=archive, result=result, seconds=time.monotonic() - started)
 
 
@@ -128,10 +141,18 @@ def plan_run(found: Found, *, allow_changes: bool = False) -> RunPlan:
         If there is something else at a cube's URI, or a cube of another identity.
     CatalogError
         If more than 5 % of the finished scenes changed and `allow_changes` is off.
+    ConfigError
+        If the region needs several cubes and `cube.uri` names one.
     """
     monitor, archive = found.monitor, found.archive
-    native = {scene.crs for acquisition in found.result.acquisitions for scene in acquisition.scenes if scene.crs}
-    parts = _zones(monitor, archive, native)
+    parts = _zones(monitor, archive, _native(found))
+    names = [zone.grid.zone for zone in parts]
+    if len({cube_uri(monitor, name) for name in names}) < len(names):
+        raise ConfigError(
+            f"The region lies in {len(names)} zones ({', '.join(names)}), and cube.uri = {monitor.cube.uri!r} is one.",
+            "Each zone has a cube of its own: {zone} in the URI is replaced by its name.",
+            "Put {zone} into cube.uri, or choose one grid.crs for the whole region.",
+        )
     return RunPlan(found=found, cubes=tuple(_plan_cube(found, zone, allow_changes=allow_changes) for zone in parts))
 
 
@@ -179,6 +200,14 @@ def _zones(monitor: Monitor, archive: Archive, native: set[str]) -> tuple[Zone, 
     )
 
 
+def _native(found: Found) -> set[str]:
+    """CRS that ``auto`` means: the one that the monitor's cube was created with, else those of the scenes."""
+    stores = (find_store(uri) for uri in cube_uris(found.monitor))
+    held = {spec.grid.crs for store in stores if store is not None and (spec := read_spec(store)) is not None}
+    scenes = (scene for acquisition in found.result.acquisitions for scene in acquisition.scenes)
+    return held or {scene.crs for scene in scenes if scene.crs}
+
+
 def _look_back(monitor: Monitor) -> datetime | None:
     if monitor.source.lookback_days is None:
         return None
@@ -207,7 +236,7 @@ def _plan_cube(found: Found, zone: Zone, *, allow_changes: bool) -> CubePlan:
         found.result.acquisitions,
         grid,
         blocks,
-        ledger.held,
+        _held(ledger, zone),
         required_bands=archive.needed_bands,
         prompter_digest=prompter,
         n_published=len(ledger.entries),
@@ -226,6 +255,29 @@ def _plan_cube(found: Found, zone: Zone, *, allow_changes: bool) -> CubePlan:
         plan=Plan(lines=tuple(_with_resampling(line, grid, archive) for line in plan.lines)),
         blocks=blocks,
         exists=cube is not None,
+    )
+
+
+def _held(ledger: Ledger, zone: Zone) -> tuple[HeldStep, ...]:
+    """Steps as the planner wants them; blocks into which the region has grown since are pending again."""
+    grown = {region: _grown(region, zone) for region in {entry.region for entry in ledger.entries}}
+    return tuple(
+        replace(
+            entry.held,
+            states={**entry.held.states, **dict.fromkeys(grown[entry.region] & entry.held.states.keys(), _PENDING)},
+        )
+        for entry in ledger.entries
+    )
+
+
+def _grown(held: str, zone: Zone) -> frozenset[Block]:
+    """Blocks with a pixel that lies in the zone's region and not in the one (WKT) that a step was published with."""
+    region, grid = zone.region, zone.grid
+    before = shapely.from_wkt(held) if held else region
+    added = region.difference(before)
+    touched = blocks_of(grid, added) if not added.is_empty else ()
+    return frozenset(
+        block for block in touched if (grid.region_mask(region, block) & ~grid.region_mask(before, block)).any()
     )
 
 

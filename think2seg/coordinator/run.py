@@ -14,7 +14,7 @@ from typing import Self
 from distributed import KilledWorker
 
 from think2seg.cluster import Cluster, OrderResult, connect
-from think2seg.config import Models, Monitor
+from think2seg.config import Monitor
 from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_run
 from think2seg.coordinator.summary import STAGES, RunSummary, count_tiles, failure_rows, seam_ratio
 from think2seg.cube import Cube, Lease, Receipt, open_or_create, reusable
@@ -116,7 +116,7 @@ class ArchiveRun:
         opened = self._open[group.cube]
         self._report(group.name)
         if orders := opened.orders(group.lines, self.monitor.cluster.order_blocks):
-            for result in self._workers(opened.spec.models).run(orders, opened.spec):
+            for result in self._workers(opened.spec).run(orders, opened.spec):
                 opened.take(result)
                 opened.publish_ready(group.lines)
                 self._report(group.name)
@@ -149,10 +149,10 @@ class ArchiveRun:
             reasons=reasons,
         )
 
-    def _workers(self, models: Models) -> Cluster:
+    def _workers(self, spec: RunSpec) -> Cluster:
         if self._cluster is None:
             self._cluster = self._stack.enter_context(connect(self.monitor.cluster))
-        self._cluster.load_models(models)
+        self._cluster.load_models(spec)
         return self._cluster
 
     def _report(self, message: str) -> None:
@@ -200,8 +200,15 @@ class _OpenCube:
             models=self._monitor.models,
             writer=self._cube.writer(max(n_steps, len(self._cube.ledger().entries)), self._lease),
         )
-        self._region_px = sum(int(zone.grid.region_mask(zone.region, block).sum()) for block in planned.blocks)
-        left = reusable(self._cube.unpublished_receipts(), work, prompter=planned.prompter, segmenter=planned.segmenter)
+        inside = {block: int(zone.grid.region_mask(zone.region, block).sum()) for block in planned.blocks}
+        self._region_px = sum(inside.values())
+        left = [
+            receipt
+            for receipt in reusable(
+                self._cube.unpublished_receipts(), work, prompter=planned.prompter, segmenter=planned.segmenter
+            )
+            if receipt.region_px == inside.get(receipt.block)
+        ]
         self._receipts = {(receipt.step, receipt.block): receipt for receipt in left}
         self.n_reused = len(left)
 
@@ -240,7 +247,8 @@ class _OpenCube:
             if any(key not in self._receipts for key in keys):
                 return
             receipts = [self._receipts[key] for key in keys]  # type: ignore[index]
-            self._cube.publish([line], receipts, self._lease, region_px=self._region_px)
+            region = self._planned.zone.region.wkt
+            self._cube.publish([line], receipts, self._lease, region=region, region_px=self._region_px)
             self._published.append(line)
 
     def published_receipts(self) -> Iterator[Receipt]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from think2seg.cube.check import Finding, check_cube
-from think2seg.cube.cube import Cube, find_cube, is_cube, open_or_create
+from think2seg.cube.cube import Cube, find_cube, find_store, is_cube, open_or_create, read_spec
 from think2seg.cube.layout import CubeSpec
 from think2seg.cube.lease import Holder, Lease, current_holder
 from think2seg.cube.ledger import Entry, Ledger, read_ledger
@@ -27,12 +27,14 @@ __all__ = [
     "check_cube",
     "current_holder",
     "find_cube",
+    "find_store",
     "is_cube",
     "open_cube",
     "open_or_create",
     "read_instances",
     "read_ledger",
     "read_receipts",
+    "read_spec",
     "read_traces",
     "read_unpublished",
     "reusable",

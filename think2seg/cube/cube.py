@@ -79,7 +79,15 @@ class Cube:
         """Receipts that an interrupted run left; `think2seg.cube.receipts.reusable` picks those still asked for."""
         return read_unpublished(self.store, len(self._ledger.entries))
 
-    def publish(self, lines: Sequence[PlanLine], receipts: Iterable[Receipt], lease: Lease, *, region_px: int) -> None:
+    def publish(
+        self,
+        lines: Sequence[PlanLine],
+        receipts: Iterable[Receipt],
+        lease: Lease,
+        *,
+        region_px: int,
+        region: str = "",
+    ) -> None:
         """Make finished steps visible, all at once.
 
         Parameters
@@ -92,6 +100,8 @@ class Cube:
             This run's lease on the cube.
         region_px
             Pixels of the grid inside the region: the denominator of `observed_fraction`.
+        region
+            The region (WGS 84, WKT): where it has grown, blocks are asked again. Empty where it never does.
 
         Raises
         ------
@@ -104,7 +114,9 @@ class Cube:
         """
         if not self._rolled_forward:
             self.recover(lease)
-        self._ledger = publish(self.store, self.spec, self._ledger, lines, list(receipts), lease, region_px=region_px)
+        self._ledger = publish(
+            self.store, self.spec, self._ledger, lines, list(receipts), lease, region=region, region_px=region_px
+        )
 
 
 def open_or_create(

@@ -40,6 +40,8 @@ class Entry:
     """Step of the revision that untouched blocks are copied from."""
     copied: frozenset[Block]
     """Blocks copied from `base`."""
+    region: str
+    """The region (WGS 84, WKT) that the step was published with; empty where it is not known."""
     region_px: int
     observed_px: int
     """Pixels of the region; of those, observed ones in this step."""
@@ -145,7 +147,8 @@ def read_ledger(store: CubeStore) -> Ledger:
                 f"Publication {sequence}, from step {len(entries)} on, was expected.",
                 "Restore the missing files of _records/ledger from a copy of the cube.",
             )
-        entries.extend(_entry(step) for step in plain["steps"])
+        for step in plain["steps"]:
+            entries.append(_entry(step, entries[-1].region if entries else ""))
     return Ledger(entries=tuple(entries), sequence=sequence)
 
 
@@ -181,13 +184,19 @@ def check_line(line: PlanLine, done: Mapping[Block, Receipt], base: Entry | None
             raise CubeError(f"A receipt of {receipt.acquisition} was handed in for {line.id}", todo="Plan again.")
 
 
-def commit(store: CubeStore, sequence: int, entries: Sequence[Entry], *, epoch: int) -> bool:
-    """Record a publication; False if another one took this number. This is the moment that decides."""
-    plain = {"sequence": sequence, "epoch": epoch, "steps": [_plain(entry) for entry in entries]}
-    return store.create(f"{FOLDER}/{sequence:08d}.json", json.dumps(plain).encode())
+def commit(store: CubeStore, ledger: Ledger, entries: Sequence[Entry], *, epoch: int) -> Ledger | None:
+    """Record a publication on top of a ledger; None if another one took its number. This is the moment that decides."""
+    regions = [ledger.entries[-1].region if ledger.entries else "", *(entry.region for entry in entries)]
+    steps = [_plain(entry, before) for entry, before in zip(entries, regions[:-1], strict=True)]
+    sequence = ledger.sequence + 1
+    plain = {"sequence": sequence, "epoch": epoch, "steps": steps}
+    if not store.create(f"{FOLDER}/{sequence:08d}.json", json.dumps(plain).encode()):
+        return None
+    return Ledger(entries=(*ledger.entries, *entries), sequence=sequence)
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: Entry, region_before: str) -> dict[str, Any]:
+    """Return an entry as JSON values; its region only where it is not that of the entry before."""
     held = entry.held
     return {
         "step": held.step,
@@ -203,12 +212,13 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "published": entry.published.isoformat(),
         "base": entry.base,
         "copied": _listed(entry.copied),
+        "region": entry.region if entry.region != region_before else None,
         "region_px": entry.region_px,
         "observed_px": entry.observed_px,
     }
 
 
-def _entry(plain: Mapping[str, Any]) -> Entry:
+def _entry(plain: Mapping[str, Any], region_before: str) -> Entry:
     states = {
         Block(int(row), first + offset): _STATES[int(code)]
         for row, first, codes in plain["states"]
@@ -232,6 +242,7 @@ def _entry(plain: Mapping[str, Any]) -> Entry:
         published=datetime.fromisoformat(plain["published"]),
         base=plain["base"],
         copied=_blocks(plain["copied"]),
+        region=region_before if plain.get("region") is None else plain["region"],
         region_px=plain["region_px"],
         observed_px=plain["observed_px"],
     )

@@ -49,6 +49,7 @@ def publish(
     receipts: Sequence[Receipt],
     lease: Lease,
     *,
+    region: str,
     region_px: int,
 ) -> Ledger:
     """Publish finished steps on top of a ledger that is rolled forward; see `Cube.publish`."""
@@ -62,20 +63,19 @@ def publish(
         done, base = by_step.get(line.step, {}), known.get(line.id)
         check_line(line, done, base, n_published=len(ledger.entries) + len(entries))
         _check_chunks(store, line)
-        entry = _new_entry(store, ledger, line, done, base, published, region_px)
+        entry = _new_entry(store, ledger, line, done, base, published, region, region_px)
         known[line.id] = entry
         entries.append(entry)
     if not entries:
         return ledger
     lease.check()
-    if not commit(store, ledger.sequence + 1, entries, epoch=lease.epoch):
+    if (committed := commit(store, ledger, entries, epoch=lease.epoch)) is None:
         raise LeaseError(
             f"Another run published to {shown(store.uri)} at the same time",
             "Only the holder of the lease may publish.",
             "Nothing is lost: run again; finished blocks are kept.",
         )
-    ledger = Ledger(entries=(*ledger.entries, *entries), sequence=ledger.sequence + 1)
-    return roll_forward(store, spec, ledger, lease)
+    return roll_forward(store, spec, committed, lease)
 
 
 def roll_forward(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease) -> Ledger:
@@ -217,6 +217,7 @@ def _new_entry(
     done: Mapping[Block, Receipt],
     base: Entry | None,
     published: datetime,
+    region: str,
     region_px: int,
 ) -> Entry:
     assert line.acquisition is not None
@@ -246,6 +247,7 @@ def _new_entry(
         published=published,
         base=None if base is None else base.step,
         copied=frozenset(copied),
+        region=region,
         region_px=region_px,
         observed_px=kept_px + sum(receipt.observed_px for receipt in fresh.values()),
     )
