@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import signal
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from typing import Any
+from uuid import uuid4
 
 import distributed
 
 from think2seg import config
 from think2seg.cube.receipts import Receipt
 from think2seg.engine import Models, RunSpec, execute
-from think2seg.errors import ClusterError
+from think2seg.errors import ClusterError, Think2SegError
 from think2seg.plan import WorkOrder
 
-_MODELS = "think2seg-models"
-_WAIT_FOR_WORKERS_S = 60
+_CONNECT_S = 15
+_LOOK_S, _ALONE_S = 5.0, 300.0
+"""How often a run that waits looks for workers, and how long it goes on without any."""
 _TORCH_THREADS = 1
 """Per worker: on a CPU only one thread gives the same answer wherever a tile stands in its batch."""
 
@@ -35,21 +42,43 @@ class OrderResult:
 
 
 class _LoadModels(distributed.WorkerPlugin):
-    """Loads the models once per worker, also on workers that join later."""
+    """Loads the models once per worker, also on workers that join later; not again for a run with the same pair."""
 
-    name = _MODELS
+    idempotent = True
 
     def __init__(self, models: config.Models) -> None:
         self._wanted = models
+        self._models: Models | None = None
+        self._loading = True
 
-    def setup(self, worker: distributed.Worker) -> None:
-        self.models = Models.load(self._wanted, threads=_TORCH_THREADS)
+    async def setup(self, worker: distributed.Worker) -> None:
+        """Load in a thread, so that the worker stays in touch. Where that fails, an order tries again and tells why."""
+        with suppress(Think2SegError):
+            self._models = await asyncio.to_thread(self._load)
+        self._loading = False
+
+    def models(self) -> Models:
+        """The loaded pair, waited for where another run has begun to load it; raises what `Models.load` does."""
+        while self._loading:
+            time.sleep(0.05)
+        if self._models is None:
+            self._models = self._load()
+        return self._models
+
+    def _load(self) -> Models:
+        return Models.load(self._wanted, threads=_TORCH_THREADS)
+
+
+def _plugin_name(spec: RunSpec) -> str:
+    """Name of the pair on a worker: by its digests too, so that changed weights are loaded anew."""
+    pair = "\n".join((spec.models.model_dump_json(), spec.writer.prompter, spec.writer.segmenter))
+    return f"think2seg-models-{sha256(pair.encode()).hexdigest()[:16]}"
 
 
 def _execute_on_worker(order: WorkOrder, spec: RunSpec) -> tuple[Receipt, ...]:
-    plugin = distributed.get_worker().plugins[_MODELS]
+    plugin = distributed.get_worker().plugins[_plugin_name(spec)]
     assert isinstance(plugin, _LoadModels)
-    return execute(order, spec, plugin.models)
+    return execute(order, spec, plugin.models())
 
 
 class Cluster:
@@ -58,7 +87,6 @@ class Cluster:
     def __init__(self, client: distributed.Client, options: config.ClusterOptions) -> None:
         self._client, self._options = client, options
         self._resources = {"GPU": 1} if options.gpus else None
-        self._loaded: config.Models | None = None
 
     @property
     def n_workers(self) -> int:
@@ -66,46 +94,66 @@ class Cluster:
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         return sum(1 for w in workers if not self._resources or w["resources"].get("GPU", 0) >= 1)
 
-    def load_models(self, models: config.Models) -> None:
-        """Load a pair of models on every worker, and on any that joins later; once, however often it is asked for.
+    def load_models(self, spec: RunSpec) -> None:
+        """Load a run's pair of models on every worker, and on any that joins later; once, however often it is asked.
 
-        Raises
-        ------
-        ModelError
-            If a worker cannot load the weights.
+        Where that fails, orders come back with the reason.
         """
-        if models != self._loaded:
-            self._client.register_plugin(_LoadModels(models), name=_MODELS)
-            self._loaded = models
+        self._client.register_plugin(_LoadModels(spec.models), name=_plugin_name(spec))
 
     def run(self, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
         """Yield results as they come, never with more than `in_flight` orders per worker under way.
 
         An order whose worker dies is taken up by another worker; it comes back as an error only when
         every retry lost its worker too, or when the order itself raised.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler is lost, or all workers are and do not come back.
         """
         waiting = iter(orders)
         limit = max(1, self.n_workers) * self._options.in_flight
         running: dict[distributed.Future[tuple[Receipt, ...]], WorkOrder] = {}
-        completed = distributed.as_completed()
 
         def top_up() -> None:
             for order in islice(waiting, limit - len(running)):
+                key = f"order-{order.id}-{uuid4().hex[:12]}"  # others may use the same scheduler
                 future = self._client.submit(
-                    _execute_on_worker, order, spec, key=f"order-{order.id}", pure=False, resources=self._resources
+                    _execute_on_worker, order, spec, key=key, pure=False, resources=self._resources
                 )
                 running[future] = order
-                completed.add(future)
 
         top_up()
         while running:
-            future = next(completed)
-            order = running.pop(future)
-            error = future.exception() if future.status == "error" else None
-            receipts = () if error else future.result()
-            future.release()
+            done = [_result(running.pop(future), future) for future in self._done(running)]
             top_up()
-            yield OrderResult(order=order, receipts=receipts, error=error)
+            yield from done
+
+    def _done(self, running: Iterable[distributed.Future[Any]]) -> list[distributed.Future[Any]]:
+        """Wait for the first futures to end; not for ever where no worker is left."""
+        alone_s = 0.0
+        while True:
+            try:
+                return list(distributed.wait(list(running), timeout=_LOOK_S, return_when="FIRST_COMPLETED").done)
+            except CancelledError as error:
+                raise _lost("The connection to the Dask scheduler was lost.") from error
+            except TimeoutError:
+                alone_s = 0 if self.n_workers else alone_s + _LOOK_S
+                if alone_s >= _ALONE_S:
+                    raise _lost(f"All Dask workers are gone, and none came back for {alone_s:.0f} s.") from None
+
+
+def _result(order: WorkOrder, future: distributed.Future[tuple[Receipt, ...]]) -> OrderResult:
+    """What an order that ended brought; its future is released."""
+    error = future.exception() if future.status == "error" else None
+    receipts = () if error else future.result()
+    future.release()
+    return OrderResult(order=order, receipts=receipts, error=error)
+
+
+def _lost(what: str) -> ClusterError:
+    return ClusterError(what, "", "Nothing is lost: finished blocks are kept. Run again when the cluster is up.")
 
 
 def preflight(workers: Sequence[dict[str, Any]], *, gpus: bool, address: str) -> None:
@@ -145,20 +193,33 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
             yield _checked(client, options)
         return
     n_workers = options.workers or os.cpu_count() or 1
-    with (
-        distributed.LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,
-            dashboard_address=None,
-            silence_logs=logging.ERROR,
-            resources={"GPU": 1} if options.gpus else None,
-            env={"OMP_NUM_THREADS": str(_TORCH_THREADS)},
-        ) as local,
-        distributed.Client(local) as client,
-    ):
-        yield _checked(client, options)
+    with ExitStack() as stack:
+        with _interrupts_kept_back():
+            local = distributed.LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address=None,
+                silence_logs=logging.ERROR,
+                resources={"GPU": 1} if options.gpus else None,
+                env={"OMP_NUM_THREADS": str(_TORCH_THREADS)},
+            )
+            stack.enter_context(local)
+        yield _checked(stack.enter_context(distributed.Client(local)), options)
+
+
+@contextmanager
+def _interrupts_kept_back() -> Iterator[None]:
+    """Hold back Ctrl-C, which a terminal sends to all processes, from this one for now and from its children for good.
+
+    Threads and processes inherit what is blocked where they are started: the run stops its workers itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _checked(client: distributed.Client, options: config.ClusterOptions) -> Cluster:
@@ -170,7 +231,7 @@ def _checked(client: distributed.Client, options: config.ClusterOptions) -> Clus
 @contextmanager
 def _remote_client(address: str) -> Iterator[distributed.Client]:
     try:
-        client = distributed.Client(address, timeout=_WAIT_FOR_WORKERS_S)
+        client = distributed.Client(address, timeout=_CONNECT_S)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"No Dask scheduler answers at {address}.",
