@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from think2seg.errors import Think2SegError
+from think2seg.errors import StoreError, Think2SegError
 
 if TYPE_CHECKING:
     from think2seg.config import Monitor
@@ -199,7 +200,7 @@ def series(
 
 
 @app.command()
-def schema() -> None:
+def schema(as_json: Json = True) -> None:
     """Print the JSON Schema of a monitor, for editors and checks."""
     from think2seg.config import monitor_schema
 
@@ -240,11 +241,12 @@ def samples_build(
     out: Annotated[Path, typer.Argument(help="Folder for the catalogs.")],
     naip: Annotated[Path, typer.Option(help="Static catalog of the NAIP wetlands imagery.")],
     nrt: Annotated[Path, typer.Option(help="The nrt 0.2.1 wheel, or the folder it was unpacked to.")],
+    as_json: Json = False,
 ) -> None:
     """Build the embedded sample archive again from its sources."""
     from think2seg.samples.archive import build
 
-    _print_paths(build(out, naip_source=naip, nrt_wheel=nrt), as_json=False)
+    _print_paths(build(out, naip_source=naip, nrt_wheel=nrt), as_json)
 
 
 def main() -> None:
@@ -254,6 +256,10 @@ def main() -> None:
         app()
     except Think2SegError as error:
         _fail(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(StoreError(f"Cannot use {error.filename}: {error.strerror}", "", "Check that path, and run again."))
 
 
 def _fail(error: Think2SegError) -> None:
