@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from support.standins import Standins
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +26,29 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if folder is None:
         pytest.skip("no small weights at hand: set THINK2SEG_WEIGHTS to a folder with prompter/ and segmenter/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def scheduler() -> Iterator[str]:
+    """Address of a Dask cluster of two workers, threads of this process: nothing has to be imported anew."""
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        host="127.0.0.1",
+        memory_limit=0,
+        dashboard_address=None,
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def by_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standins]:
+    """Models by rule in the place of the bundled pair, for workers of this process."""
+    from support.standins import standins
+
+    with standins(tmp_path / "weights", monkeypatch) as pair:
+        yield pair

@@ -1,0 +1,168 @@
+"""Work orders on workers that die, refuse, or belong to others as well. No model is loaded here."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dask
+import distributed
+import pytest
+from distributed import KilledWorker
+
+from think2seg import cluster
+from think2seg.cluster import Cluster, OrderResult, connect, preflight
+from think2seg.config import ClusterOptions
+from think2seg.errors import ClusterError
+from think2seg.plan import WorkOrder
+
+ADDRESS = "tcp://10.0.0.1:8786"
+
+
+def orders(*names: str) -> list[WorkOrder]:
+    return [WorkOrder(id=name, jobs=()) for name in names]
+
+
+def said(results: list[OrderResult]) -> dict[str, Any]:
+    return {result.order.id: result.receipts for result in results}
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Cluster]:
+    """Two local worker processes; an order may cost two of them."""
+    limit = dask.config.set({"distributed.scheduler.allowed-failures": 1})
+    with limit, connect(ClusterOptions(workers=2)) as found:
+        yield found
+
+
+def test_an_order_whose_worker_is_killed_is_done_by_another(
+    processes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_once(order: WorkOrder, marks: Any) -> Any:
+        mark = Path(marks) / order.id
+        if order.id == "deadly" and not mark.exists():
+            mark.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid()
+
+    monkeypatch.setattr(cluster, "_execute_on_worker", die_once)
+    results = list(processes.run(orders("a", "deadly", "b", "c"), str(tmp_path)))  # type: ignore[arg-type]
+    assert said(results).keys() == {"a", "deadly", "b", "c"}
+    assert [result.error for result in results] == [None] * 4
+    assert said(results)["deadly"] != int((tmp_path / "deadly").read_text())
+
+
+def test_an_order_that_kills_every_worker_comes_back_and_the_others_are_done(
+    processes: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(order: WorkOrder, spec: Any) -> Any:
+        if order.id == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return order.id
+
+    monkeypatch.setattr(cluster, "_execute_on_worker", die)
+    (lost,) = processes.run(orders("deadly"), None)  # type: ignore[arg-type]
+    assert isinstance(lost.error, KilledWorker)
+    assert said(list(processes.run(orders("a", "b"), None))) == {"a": "a", "b": "b"}  # type: ignore[arg-type]
+
+
+def test_an_order_that_raises_comes_back_with_its_error(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(order: WorkOrder, spec: Any) -> Any:
+        raise ValueError(f"not {order.id}")
+
+    monkeypatch.setattr(cluster, "_execute_on_worker", refuse)
+    with connect(ClusterOptions(scheduler=scheduler)) as found:
+        errors = [str(result.error) for result in found.run(orders("a", "b"), None)]  # type: ignore[arg-type]
+    assert sorted(errors) == ["not a", "not b"]
+
+
+def test_no_more_orders_are_under_way_than_allowed(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def waiting() -> Iterator[WorkOrder]:
+        for order in orders(*"abcdefghijkl"):
+            taken.append(order.id)
+            yield order
+
+    monkeypatch.setattr(cluster, "_execute_on_worker", lambda order, spec: order.id)
+    with connect(ClusterOptions(scheduler=scheduler, in_flight=2)) as found:
+        assert found.n_workers == 2
+        for done, _ in enumerate(found.run(waiting(), None), start=1):  # type: ignore[arg-type]
+            assert len(taken) < done + 2 * (2 * 2), "as many may be under way, and as many done and not yet looked at"
+    assert len(taken) == 12
+
+
+def test_two_runs_on_one_scheduler_do_not_mix(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their orders have the same names: each begins with step 0, block 0, 0."""
+    monkeypatch.setattr(cluster, "_execute_on_worker", lambda order, spec: f"{order.id} of {spec}")
+
+    def run(spec: str) -> dict[str, Any]:
+        with connect(ClusterOptions(scheduler=scheduler)) as found:
+            return said(list(found.run(orders(*"abcdef"), spec)))  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(2) as pool:
+        for spec, found in zip(("one", "other"), pool.map(run, ("one", "other")), strict=True):
+            assert found == {name: f"{name} of {spec}" for name in "abcdef"}
+
+
+def test_a_scheduler_that_goes_away_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_execute_on_worker", lambda order, spec: order.id)
+    local = distributed.LocalCluster(
+        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+    )
+    with local, connect(ClusterOptions(scheduler=local.scheduler_address)) as found:
+        results = found.run(orders(*"abcdef"), None)  # type: ignore[arg-type]
+        next(results)
+        local.close()
+        with pytest.raises(ClusterError, match="scheduler was lost") as caught:
+            list(results)
+    assert "finished blocks are kept" in caught.value.todo
+
+
+def test_workers_that_are_gone_for_good_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_LOOK_S", 0.2)
+    monkeypatch.setattr(cluster, "_ALONE_S", 0.4)
+    monkeypatch.setattr(cluster, "_execute_on_worker", lambda order, spec: order.id)
+    local = distributed.LocalCluster(
+        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+    )
+    with local, connect(ClusterOptions(scheduler=local.scheduler_address, in_flight=1)) as found:
+        results = found.run(orders("a", "b"), None)  # type: ignore[arg-type]
+        next(results)
+        local.scale(0)
+        with pytest.raises(ClusterError, match="All Dask workers are gone"):
+            list(results)
+
+
+def test_what_would_wait_for_ever_is_refused() -> None:
+    plain, gpu = {"resources": {}}, {"resources": {"GPU": 1.0}}
+    preflight([plain], gpus=False, address=ADDRESS)
+    preflight([plain, gpu], gpus=True, address=ADDRESS)
+    with pytest.raises(ClusterError, match=f"The Dask cluster at {ADDRESS} has no workers"):
+        preflight([], gpus=False, address=ADDRESS)
+    with pytest.raises(ClusterError, match="none of the 2 workers") as caught:
+        preflight([plain, plain], gpus=True, address=ADDRESS)
+    assert "--resources GPU=1" in caught.value.allowed
+    assert caught.value.exit_code == 3
+
+
+def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_CONNECT_S", 0.3)
+    with (
+        pytest.raises(ClusterError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:1") as caught,
+        connect(ClusterOptions(scheduler="tcp://127.0.0.1:1")),
+    ):
+        pass
+    assert caught.value.__cause__ is not None
+
+
+def test_only_workers_with_a_gpu_count_when_gpus_are_asked_for() -> None:
+    local = distributed.LocalCluster(
+        n_workers=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None, resources={"GPU": 1}
+    )
+    with local, connect(ClusterOptions(scheduler=local.scheduler_address, gpus=True)) as found:
+        assert found.n_workers == 2
