@@ -65,7 +65,9 @@ def plan(
     if as_json:
         _print_json({**planned.totals(), "notes": list(found.notes), "acquisitions": rows})
         return
-    table = Table(title=f"{planned.monitor.monitor}: {planned.monitor.question}", title_justify="left", box=None)
+    table = Table(
+        title=f"{planned.monitor.monitor}: {planned.monitor.question}", title_justify="left", box=None, pad_edge=False
+    )
     for column, justify in (("time", "left"), ("acquisition", "left"), ("reason", "left"), ("blocks", "right"),
                             ("tiles", "right"), ("MB", "right"), ("note", "left")):  # fmt: skip
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -229,11 +231,14 @@ def train(
     conf: Annotated[Path, typer.Argument(metavar="CONF.yaml", help="A file of conf/training.")],
     set_: Overrides = None,
     fresh: Annotated[bool, typer.Option(help="Start over instead of resuming from the last checkpoint.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a model of the bundled pair; resumes from its last checkpoint."""
     from think2seg.learning.train import train as train_model
 
-    train_model(conf, resume=not fresh, overrides=set_ or [])
+    result = train_model(conf, resume=not fresh, overrides=set_ or [])
+    if as_json:
+        _print_json(asdict(result))
 
 
 @samples_app.command("build")
@@ -257,9 +262,7 @@ def main() -> None:
     except Think2SegError as error:
         _fail(error)
     except OSError as error:
-        if error.filename is None:
-            raise
-        _fail(StoreError(f"Cannot use {error.filename}: {error.strerror}", "", "Check that path, and run again."))
+        _fail(StoreError(str(error), "", "Check that path, and run again."))
 
 
 def _fail(error: Think2SegError) -> None:
@@ -296,7 +299,7 @@ def _print_paths(paths: Any, as_json: bool) -> None:
 def _progress_bar() -> Iterator[Callable[[RunProgress], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("blocks"),
                TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=_err, transient=True) as bar:
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
         task = bar.add_task("starting workers", total=None)
 
         def show(now: RunProgress) -> None:

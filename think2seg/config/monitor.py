@@ -153,7 +153,7 @@ class ClusterOptions(Part):
 
     workers: PositiveInt | None = None
     """Local processes; default one per core."""
-    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ucx|ws|wss)://", examples=["tcp://host:8786"])] | None = None
+    scheduler: Annotated[str | None, Field(pattern=r"^(tcp|tls|ucx|ws|wss)://", examples=["tcp://host:8786"])] = None
     """Address of an existing Dask scheduler, such as ``tcp://host:8786``."""
     gpus: bool = False
     """Ask every work order's worker for one ``GPU`` resource."""
