@@ -11,15 +11,18 @@ from datetime import date
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+import shapely
 from distributed import KilledWorker
 
 from think2seg.cluster import Cluster, OrderResult, connect
 from think2seg.config import Monitor
 from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_run
 from think2seg.coordinator.summary import STAGES, RunSummary, count_tiles, failure_rows, seam_ratio
+from think2seg.crs import project
 from think2seg.cube import Cube, Lease, Receipt, open_or_create, reusable
 from think2seg.engine import RunSpec, write_failed
-from think2seg.grid import Block
+from think2seg.grid import Block, Zone
 from think2seg.plan import BlockState, PlanLine, Reason, WorkOrder, bundle
 
 _MAX_GROUPS = 40
@@ -200,7 +203,7 @@ class _OpenCube:
             models=self._monitor.models,
             writer=self._cube.writer(max(n_steps, len(self._cube.ledger().entries)), self._lease),
         )
-        inside = {block: int(zone.grid.region_mask(zone.region, block).sum()) for block in planned.blocks}
+        inside = _region_px(zone, planned.blocks)
         self._region_px = sum(inside.values())
         left = [
             receipt
@@ -284,6 +287,20 @@ def run_archive(
         for group in run.groups():
             run.execute(group)
         return run.summary()
+
+
+def _region_px(zone: Zone, blocks: Sequence[Block]) -> dict[Block, int]:
+    """Pixels of each block that lie in the zone's region; only blocks on its edge are looked at pixel by pixel."""
+    grid, region = zone.grid, project(zone.region, zone.grid.crs)
+    rows, cols = np.asarray(blocks, dtype=np.int64).reshape(-1, 2).T
+    side, corner = grid.block_px * grid.resolution, grid.transform
+    left, top = corner.c + cols * side, corner.f - rows * side
+    shapely.prepare(region)
+    whole = shapely.covers(region, shapely.box(left, top - side, left + side, top))
+    return {
+        block: grid.block_px**2 if inside else int(grid.region_mask(zone.region, block).sum())
+        for block, inside in zip(blocks, whole.tolist(), strict=True)
+    }
 
 
 def _split(lines: Sequence[PlanLine], blocks_per_group: int) -> Iterator[list[PlanLine]]:
