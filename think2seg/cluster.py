@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any
 from uuid import uuid4
 
@@ -215,6 +216,7 @@ def _interrupts_kept_back() -> Iterator[None]:
 
     Threads and processes inherit what is blocked where they are started: the run stops its workers itself.
     """
+    resource_tracker.ensure_running()  # where it starts, multiprocessing lets the signal through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
