@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -21,16 +23,17 @@ from think2seg.coordinator.run import OnProgress
 from think2seg.errors import Think2SegError
 
 _console = Console(stderr=True, highlight=False)
+_stopped = threading.Event()
 
 
 class Lines(logging.Handler):
-    """Shows what the flow itself says, and warnings of anything else."""
+    """Shows what this project's flows say, and warnings of anything but Prefect's account of the run."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the record's message alone. Errors that `main` tells at the end are left to it."""
-        ours = record.module == "segment_archive"
-        told_later = getattr(record, "told_plainly", False)
-        if not told_later and (ours or record.levelno >= logging.WARNING):
+        """Print the record's message alone. Errors that end the run are left to `main`."""
+        ours = Path(record.pathname).parent == Path(__file__).parent
+        account = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+        if ours or (record.levelno >= logging.WARNING and not account):
             _console.print(self.format(record), markup=False, soft_wrap=True)
 
 
@@ -46,10 +49,12 @@ def main(arguments: list[str]) -> int:
             state = segment_archive(arguments[0], overrides=arguments[1:], return_state=True)
             if isinstance(error := state.result(raise_on_failure=False), Exception):
                 raise error
-    except KeyboardInterrupt:
-        _console.print("Stopped. Finished blocks are kept: run the same command again to go on.")
-        return 130
-    except Think2SegError as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _stopped.is_set():  # by whatever error the interrupt became on its way through Prefect
+            _console.print("Stopped. Finished blocks are kept: run the same command again to go on.")
+            return 130
+        if not isinstance(error, Think2SegError):
+            raise
         _console.print(f"Error: {error}", markup=False, soft_wrap=True)
         return error.exit_code
     return 0 if state.is_completed() else 3
@@ -58,6 +63,7 @@ def main(arguments: list[str]) -> int:
 def _stop(number: int, frame: object) -> NoReturn:
     """Leave in good order and without a word from the libraries, undisturbed by another Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _stopped.set()
     logging.disable()
     raise KeyboardInterrupt
 

@@ -33,6 +33,9 @@ def main(overrides: list[str]) -> int:
             code = _run([sys.executable, "-m", "flows", MONITOR, *overrides], env)
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        _console.print(str(error), markup=False, soft_wrap=True)
+        return 3
     if code == 0:
         _tell_what_came_of_it(overrides, time.monotonic() - started)
     return code
@@ -59,8 +62,8 @@ def _tell_what_came_of_it(overrides: list[str], seconds: float) -> None:
     points = series(uri).points
     first, last = points[0], points[-1]
     _console.print(
-        f"\n{len(points)} acquisitions; open water {first.area_m2 / 1e4:.0f} ha in {first.time:%Y}, "
-        f"{last.area_m2 / 1e4:.0f} ha in {last.time:%Y}; {seconds:.0f} seconds."
+        f"\nAcquisitions: {len(points)}. Open water: {first.area_m2 / 1e4:.0f} ha in {first.time:%Y}, "
+        f"{last.area_m2 / 1e4:.0f} ha in {last.time:%Y}. Seconds: {seconds:.0f}."
     )
     _console.print(f"Open [bold]{report_path(uri)}[/] in a browser: it needs no network.")
     _console.print(f'The cube, in Python:  [bold]think2seg.open_cube("{uri}")[/]')

@@ -8,17 +8,13 @@ from think2seg.errors import Think2SegError
 
 
 class PlainErrors(logging.Filter):
-    """Turns the record of a `Think2SegError` into its three sentences; any other error keeps its traceback.
-
-    Such a record then carries ``told_plainly = True``.
-    """
+    """Turns the record of a `Think2SegError` into its three sentences; any other error keeps its traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite `record` if it tells of a `Think2SegError`; keep every record."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, Think2SegError):
             record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
-            record.told_plainly = True
         return True
 
 

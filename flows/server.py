@@ -22,17 +22,17 @@ _STOPS_WITHIN_S = 10
 
 @contextmanager
 def prefect_api(home: Path) -> Iterator[dict[str, str]]:
-    """Yield an environment in which Prefect finds an API; start a private server under `home` unless one is set.
+    """Yield an environment in which Prefect finds an API: the one of ``PREFECT_API_URL``, or a private one.
 
-    The server outlives everything that runs in the block, so no client meets a closed door at its exit, and is gone
-    after it, even if this process is killed. Its output goes to ``server.log`` in `home`.
+    The private server keeps its database and its log, ``server.log``, under `home`. It outlives everything that runs
+    in the block, so no client meets a closed door at its exit, and is gone after it, even if this process is killed.
 
     Raises
     ------
     RuntimeError
         If the server does not answer within five minutes; the message names its log.
     """
-    if os.environ.get("PREFECT_API_URL"):
+    if _answers(os.environ.get("PREFECT_API_URL")):
         yield dict(os.environ)
         return
     home = home.resolve()
@@ -79,12 +79,22 @@ def serve(port: int) -> None:
 def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     give_up = time.monotonic() + _STARTS_WITHIN_S
     while server.poll() is None and time.monotonic() < give_up:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        if _answers(url):
+            return
+        time.sleep(0.2)
     raise RuntimeError(f"The Prefect server did not start; its output is in {log}.")
+
+
+def _answers(url: str | None) -> bool:
+    if not url:
+        return False
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

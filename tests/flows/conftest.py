@@ -79,6 +79,7 @@ def orchestra(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("THINK2SEG_WEIGHTS", str(pair))
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
+        patch.setenv("PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS", "3")
         patch.setenv("OMP_NUM_THREADS", "1")
         with prefect_api(folder / "home") as env:
             playing = Orchestra(env, folder)

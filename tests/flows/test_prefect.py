@@ -81,7 +81,7 @@ def test_event_tells_that_the_cube_grew(orchestra: Orchestra, first: Any) -> Non
 
 def test_schedule_fires_and_finds_nothing_to_do(orchestra: Orchestra, first: Any) -> None:
     schedule = {
-        "schedule": {"interval": 86400, "anchor_date": (datetime.now(UTC) + timedelta(seconds=3)).isoformat()},
+        "schedule": {"interval": 60, "anchor_date": (datetime.now(UTC) + timedelta(seconds=12)).isoformat()},
         "active": True,
         "parameters": first["parameters"],
     }
@@ -113,7 +113,7 @@ def test_demo_says_where_to_look(orchestra: Orchestra, first: Any) -> None:
     code, output = orchestra.call(*orchestra.overrides("a.zarr"), module="flows.demo")
     assert code == 0, output
     assert "Nothing to do" in output
-    assert "1 acquisitions; open water" in output
+    assert "Acquisitions: 1. Open water: " in output
     assert "a.html" in output
     assert not any(noise in output for noise in NOISE), output
 
