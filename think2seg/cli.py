@@ -241,6 +241,19 @@ def train(
         _print_json(asdict(result))
 
 
+@samples_app.command("list")
+def samples_list(as_json: Json = False) -> None:
+    """Show the embedded catalogs, as a monitor names them."""
+    from think2seg.samples.archive import catalog_names, catalog_path
+
+    catalogs = [{"catalog": f"sample:{name}", "path": str(catalog_path(name))} for name in catalog_names()]
+    if as_json:
+        _print_json({"catalogs": catalogs})
+    else:
+        for catalog in catalogs:
+            _out.print(f"{catalog['catalog']:<32} {catalog['path']}", markup=False, soft_wrap=True)
+
+
 @samples_app.command("build")
 def samples_build(
     out: Annotated[Path, typer.Argument(help="Folder for the catalogs.")],
