@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 import distributed
+from rasterio.errors import NotGeoreferencedWarning
 
 from think2seg import config
 from think2seg.cube.receipts import Receipt
@@ -54,6 +56,8 @@ class _LoadModels(distributed.WorkerPlugin):
 
     async def setup(self, worker: distributed.Worker) -> None:
         """Load in a thread, so that the worker stays in touch. Where that fails, an order tries again and tells why."""
+        # rasters in memory need no georeference, and a file without one is an error of ours
+        warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
         with suppress(Think2SegError):
             self._models = await asyncio.to_thread(self._load)
         self._loading = False
