@@ -220,7 +220,7 @@ def doctor(as_json: Json = False) -> None:
         _print_json({"checks": [one.to_dict() for one in checks], "exit_code": 3 if failed else 0})
     else:
         for one in checks:
-            _out.print(f"{'ok  ' if one.ok else 'MISS'}  {one.name:<12} {one.found}", markup=False)
+            _out.print(f"{'ok  ' if one.ok else 'MISS'}  {one.name:<12} {one.found}", markup=False, soft_wrap=True)
             if not one.ok:
                 _out.print(f"      {one.todo}", markup=False)
     raise typer.Exit(3 if failed else 0)
