@@ -205,7 +205,7 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=0,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,
                 resources={"GPU": 1} if options.gpus else None,
                 env={"OMP_NUM_THREADS": str(_TORCH_THREADS)},
