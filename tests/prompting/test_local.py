@@ -67,14 +67,6 @@ def test_an_answer_at_the_limit_says_so(published: LocalPrompter, small: LocalPr
     assert "<|" not in whole.text
 
 
-def test_presence_tells_a_lake_from_none(small: LocalPrompter) -> None:
-    lake, grass = small.ask([lake_tile(), lake_tile(disc=(-90, -90, 1))], QUESTION)
-    assert lake.presence is not None
-    assert lake.presence > 0.5
-    assert grass.presence is not None
-    assert grass.presence < 0.5
-
-
 def test_the_monitor_overrides_what_the_folder_says(pair: Path, tmp_path: Path) -> None:
     template = tmp_path / "own.yaml"
     template.write_text("name: own\nsystem: You see from above.\nuser: 'Find {question}.'\n")
