@@ -55,10 +55,13 @@ class _LoadModels(distributed.WorkerPlugin):
         self._loading = True
 
     async def setup(self, worker: distributed.Worker) -> None:
-        """Load in a thread, so that the worker stays in touch. Where that fails, an order tries again and tells why."""
+        """Load in a thread, so that the worker stays in touch. Where that fails, an order tries again and tells why.
+
+        A worker that is closed meanwhile has nothing to tell.
+        """
         # rasters in memory need no georeference, and a file without one is an error of ours
         warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-        with suppress(Think2SegError):
+        with suppress(Think2SegError, asyncio.CancelledError):
             self._models = await asyncio.to_thread(self._load)
         self._loading = False
 
