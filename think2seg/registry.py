@@ -31,7 +31,7 @@ def resolve(kind: Kind, path: str) -> Path:
     if local.is_dir() or local.is_file():
         return local
     if (hub := _HUB_ID.fullmatch(path)) and not local.parent.is_dir():
-        return _from_hub(hub["repo"], hub["revision"])
+        return _from_hub(kind, hub["repo"], hub["revision"])
     raise ModelError(
         f"There are no weights at {path!r} for the {kind}.",
         f"Allowed: {', '.join(ALIASES)}, a folder of weights, a checkpoint file, or a hub id such as owner/name.",
@@ -50,7 +50,7 @@ def _bundled(kind: Kind, alias: str) -> Path:
     )
 
 
-def _from_hub(repo: str, revision: str | None) -> Path:
+def _from_hub(kind: Kind, repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -60,7 +60,7 @@ def _from_hub(repo: str, revision: str | None) -> Path:
         raise ModelError(
             f"The weights {repo!r} are neither on this machine nor to be had from the hub: {error}",
             "Offline, weights come from a folder.",
-            f"Download {repo} into a folder where there is a network, and give that folder's path instead of the id.",
+            f"Download {repo} where there is a network, and let models.{kind}.path name that folder.",
         ) from error
 
 
