@@ -140,6 +140,38 @@ def test_an_override_that_makes_no_sense_is_named(monitor_file: Path, override: 
     assert said in text
 
 
+SERVED = "models.prompter={kind: served, url: 'http://h/v1', model: m, revision: r%s}"
+
+
+def test_models_of_other_kinds(monitor_file: Path) -> None:
+    models = load_monitor(monitor_file, [SERVED % "", "models.segmenter={kind: sam2, path: a/b}"]).models
+    assert (models.prompter.kind, models.segmenter.kind) == ("served", "sam2")
+    text = str(refusal(monitor_file, "models.segmenter={kind: sam2}"))
+    assert "models.segmenter.path is missing" in text
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [SERVED % ", api_key_variable: sk-secret"],
+        [SERVED % "", "models.prompter.api_key_variable=sk-secret"],
+        ["models.prompter={kind: served, url: 'http://u:sk-secret@h/v1', model: m, revision: r}"],
+        ["models.prompter={kind: served, url: 'http://h/v1?key=sk-secret', model: m, revision: r}"],
+    ],
+)
+def test_a_key_in_the_wrong_place_is_not_repeated(monitor_file: Path, overrides: list[str]) -> None:
+    text = str(refusal(monitor_file, *overrides))
+    assert "sk-secret" not in text
+    assert "models.prompter." in text
+    assert "For example: " in text
+
+
+def test_the_place_of_a_server_is_not_what_is_asked(monitor_file: Path) -> None:
+    plain = load_monitor(monitor_file, [SERVED % ""]).hash
+    assert load_monitor(monitor_file, [SERVED % "", "models.prompter.url=https://elsewhere/v1"]).hash == plain
+    assert load_monitor(monitor_file, [SERVED % "", "models.prompter.revision=s"]).hash != plain
+
+
 def test_several_mistakes_are_told_together(monitor_file: Path) -> None:
     text = str(refusal(monitor_file, "cube.blockpx=3", "tile.halo=2", "budget.tiles=0"))
     assert "cube.blockpx" in text

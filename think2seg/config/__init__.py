@@ -13,7 +13,17 @@ from think2seg.config.archive import (
     Sentinel2Scaling,
 )
 from think2seg.config.files import archive_names, conf_root, load_archive, load_monitor, monitor_names, monitor_schema
-from think2seg.config.monitor import ClusterOptions, LocalPrompter, Models, Monitor, SamSegmenter
+from think2seg.config.monitor import (
+    ClusterOptions,
+    LocalPrompter,
+    Models,
+    Monitor,
+    Prompter,
+    Sam2Segmenter,
+    SamSegmenter,
+    Segmenter,
+    ServedPrompter,
+)
 
 __all__ = [
     "Archive",
@@ -24,11 +34,15 @@ __all__ = [
     "MetadataScaling",
     "Models",
     "Monitor",
+    "Prompter",
     "QualityBits",
     "QualityClasses",
     "Recipe",
+    "Sam2Segmenter",
     "SamSegmenter",
+    "Segmenter",
     "Sentinel2Scaling",
+    "ServedPrompter",
     "archive_names",
     "conf_root",
     "load_archive",

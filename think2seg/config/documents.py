@@ -224,6 +224,11 @@ def _explain(document: Document, model: type[BaseModel], detail: ErrorDetails) -
         return _Mistake(f"{document.source}: {_reason(detail)}", "", "")
     info = owner.model_fields.get(str(path[-1]))
     examples = ", ".join(map(str, info.examples)) if info is not None and info.examples else ""
+    if info is not None and not info.repr:
+        place = document.origin(path)
+        place = place.partition("=")[0] if place.startswith("--set") else place
+        given = f"{place}: {'.'.join(map(str, path))} (its value may be secret): {_reason(detail)}"
+        return _Mistake(given, examples and f"For example: {examples}.", "")
     return _Mistake(
         f"{_at(document, path)} = {_shown(given)}: {_reason(detail)}", examples and f"For example: {examples}.", ""
     )

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 import shapely
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.config.archive import Archive
@@ -104,6 +113,42 @@ class LocalPrompter(Part):
     """Name or path of a template; default the weights folder's own, else ours."""
 
 
+class ServedPrompter(Part):
+    """A prompter behind an OpenAI-compatible server: vLLM, SGLang, ``transformers serve``."""
+
+    kind: Literal["served"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", repr=False, examples=["http://127.0.0.1:8000/v1"])]
+    """Base address of the API; holds no password and no key."""
+    model: Annotated[str, Field(min_length=1, examples=["RicardoString/Think2Seg-RS-7B"])]
+    """Name under which the server offers the weights."""
+    revision: Annotated[str, Field(min_length=1)]
+    """Which version of the weights it is: a commit of the hub, or a name of your own. Servers do not tell; with `model`
+    it stands for the digest of weights at hand, so change it whenever the weights change."""
+    api_key_variable: Annotated[
+        str | None, Field(pattern=r"^[A-Z_][A-Z0-9_]*$", repr=False, examples=["VLLM_API_KEY"])
+    ] = None
+    """Name of the environment variable that holds the key, on every worker."""
+    concurrency: PositiveInt = 32
+    """Requests that one worker keeps under way; fewer while the server asks to wait."""
+    timeout_s: PositiveFloat = 300.0
+    """Longest wait for one answer."""
+    retries: NonNegativeInt = 6
+    """How often a request is repeated when the server is busy, out of order or cut off."""
+    presence: bool = True
+    """Ask for the probabilities of tokens, from which presence is read; not every server offers them."""
+    seed: NonNegativeInt = 0
+    """Goes into the seed of every request, beside tile and question; answers are greedy, so few servers heed it."""
+    frame_px: Annotated[int, Field(ge=28, le=4096)] = 840
+    """Side of the square frame that answers refer to."""
+    template: str = "think2seg-rs"
+    """Name or path of a template."""
+    max_new_tokens: PositiveInt = 2048
+    unknown_reasoning: Annotated[str, Field(min_length=1)] | None = None
+    """What the reasoning says when the model does not know the concept asked for."""
+    footprint_m: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Smallest and largest tile footprint seen in training, metres."""
+
+
 class SamSegmenter(Part):
     """A segment-anything checkpoint in the worker's process."""
 
@@ -114,11 +159,38 @@ class SamSegmenter(Part):
     device: Device = "auto"
 
 
+class Sam2Segmenter(Part):
+    """A SAM 2 or 2.1 checkpoint of transformers in the worker's process."""
+
+    kind: Literal["sam2"]
+    path: Annotated[str, Field(min_length=1, examples=["facebook/sam2.1-hiera-small"])]
+    """A folder of weights, or a hub id, best with a revision: ``owner/name@revision``."""
+    dtype: Weights = "auto"
+    device: Device = "auto"
+
+
+def _kind_else(default: str) -> Discriminator:
+    """Tells the members of a union by their `kind`, which may be left out for `default`."""
+
+    def kind_of(value: Any) -> Any:
+        return value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default)
+
+    return Discriminator(kind_of)
+
+
+type Prompter = Annotated[
+    Annotated[LocalPrompter, Tag("local")] | Annotated[ServedPrompter, Tag("served")], _kind_else("local")
+]
+type Segmenter = Annotated[
+    Annotated[SamSegmenter, Tag("sam")] | Annotated[Sam2Segmenter, Tag("sam2")], _kind_else("sam")
+]
+
+
 class Models(Part):
     """Who answers and who draws."""
 
-    prompter: LocalPrompter = LocalPrompter()
-    segmenter: SamSegmenter = SamSegmenter()
+    prompter: Prompter = LocalPrompter()
+    segmenter: Segmenter = SamSegmenter()
 
 
 class CubeOptions(Part):
@@ -182,8 +254,10 @@ class Monitor(Part):
 
     @property
     def hash(self) -> str:
-        """Hash of what is asked, of what and by whom; not of title, place of the cube, budget, schedule or cluster."""
-        kept = self.model_dump(mode="json", exclude={"title", "region", "budget", "schedule", "cluster"})
+        """Hash of what is asked, of what and by whom; not of title, places, budget, schedule or cluster."""
+        server = {"url", "api_key_variable", "concurrency", "timeout_s", "retries"}
+        left_out: dict[str, Any] = dict.fromkeys(("title", "region", "budget", "schedule", "cluster"), True)
+        kept = self.model_dump(mode="json", exclude=left_out | {"models": {"prompter": server}})
         del kept["cube"]["uri"], kept["source"]["catalog"]
         return content_digest({**kept, "region": shapely.to_geojson(self.region.shape())})
 
