@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from segment_anything.modeling.image_encoder import Attention
 from segment_anything.utils.transforms import ResizeLongestSide
 from suites.segmenter import SegmenterSuite, prompt_of, same
 from support.pictures import SIDE, lake_tile
@@ -15,6 +17,7 @@ from support.pictures import SIDE, lake_tile
 from think2seg.config import SamSegmenter as SamConfig
 from think2seg.errors import ModelError
 from think2seg.segmentation import load_segmenter
+from think2seg.segmentation.architecture import FoldedAttention
 from think2seg.segmentation.sam import SamSegmenter
 
 
@@ -106,3 +109,16 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_refused(pair: Path) -> None:
     with pytest.raises(ModelError, match="cuda:7"):
         load_segmenter(SamConfig(device="cuda:7"), pair / "segmenter", digest="d")
+
+
+@pytest.mark.parametrize("learning", [False, True])
+def test_folded_attention_equals_the_library_s(learning: bool) -> None:
+    torch.manual_seed(0)
+    theirs = Attention(40, num_heads=5, use_rel_pos=True, input_size=(6, 7))
+    for position in (theirs.rel_pos_h, theirs.rel_pos_w):
+        torch.nn.init.normal_(position)
+    ours = copy.deepcopy(theirs)
+    ours.__class__ = FoldedAttention
+    x = torch.randn(2, 6, 7, 40)
+    with torch.set_grad_enabled(learning):
+        assert torch.allclose(ours(x), theirs(x), atol=1e-5)

@@ -58,9 +58,9 @@ class AnswerSettings(StageSettings):
 
     questions: int = Field(2, ge=1)
     """Questions asked of each image."""
-    absent: float = Field(0.18, ge=0, le=1)
+    absent: float = Field(0.25, ge=0, le=1)
     """Share of questions for something that is not there."""
-    unknown: float = Field(0.06, ge=0, le=1)
+    unknown: float = Field(0.08, ge=0, le=1)
     """Share of questions outside the vocabulary."""
 
 

@@ -17,13 +17,14 @@ from think2seg.samples.labelled import Image, Instance, LabelledImage, Mask, Spl
 
 logger = logging.getLogger(__name__)
 
-SHARES = {"naip-wetlands": 0.45, "farmland-naip": 0.2, "oam-buildings": 0.15, "romania": 0.12, "brandenburg": 0.08}
+SHARES = {"naip-wetlands": 0.5, "farmland-naip": 0.15, "oam-buildings": 0.12, "romania": 0.15, "brandenburg": 0.08}
 """How often each source is drawn, before what is absent is left out."""
 MIN_INSTANCE_PX = 120
 """Smaller pieces, in pixels of the tile, are ignored rather than asked for."""
 MAX_INSTANCES = 16
 _TRIES = 40
 _ON_LABEL = 0.4
+_EMPTY = 0.15
 
 
 def load_tiles(
@@ -38,7 +39,8 @@ def load_tiles(
 ) -> Iterator[LabelledImage]:
     """Draw `n` tiles of random place and footprint; sources by `SHARES`, dates and images of a source evenly.
 
-    Training tiles are now and then centred on a labelled object; held-out tiles are placed evenly.
+    Training tiles are now and then centred on a labelled object, and now and then looked for where there is none;
+    held-out tiles are placed evenly.
 
     Parameters
     ----------
@@ -106,6 +108,7 @@ def load_sheets(
 def _draw(rng: np.random.Generator, sheet: Sheet, size_px: int) -> LabelledImage:
     """A tile of the sheet; the footprint shrinks while tiles hold too much or leave what is allowed."""
     low, high = sheet.footprint_px
+    empty = sheet.split == "train" and rng.random() < _EMPTY
     tile = None
     for attempt in range(_TRIES):
         side = int(rng.integers(low, max(low + 1, round(high - (high - low) * attempt / _TRIES))))
@@ -114,7 +117,7 @@ def _draw(rng: np.random.Generator, sheet: Sheet, size_px: int) -> LabelledImage
         if window.shape != (side, side) or not window.all():
             continue
         tile = cut(sheet, top, left, side, size_px)
-        if len(tile.instances) <= MAX_INSTANCES:
+        if len(tile.instances) <= MAX_INSTANCES and not (empty and tile.mask_of({sheet.concept}).any()):
             return tile
     if tile is None:
         raise ConfigError(
@@ -146,7 +149,7 @@ def cut(sheet: Sheet, top: int, left: int, side: int, size_px: int) -> LabelledI
     window = slice(top, top + side), slice(left, left + side)
     ids = np.asarray(PilImage.fromarray(sheet.ids[window]).resize((size_px, size_px), PilImage.Resampling.NEAREST))
     ignore = _nearest(sheet.ignore[window], size_px)
-    instances = []
+    instances: list[Instance] = []
     for number in np.unique(ids[ids > 0]):
         mask = ids == number
         if np.count_nonzero(mask) < MIN_INSTANCE_PX:
@@ -156,7 +159,7 @@ def cut(sheet: Sheet, top: int, left: int, side: int, size_px: int) -> LabelledI
     return LabelledImage(
         image=_resample(sheet.image[window], size_px),
         instances=tuple(instances),
-        labelled=sheet.labelled,
+        labelled=sheet.labelled if instances or not ids.any() else sheet.labelled - {sheet.concept},
         gsd_m=sheet.gsd_m * side / size_px,
         source=sheet.source,
         site=sheet.site,

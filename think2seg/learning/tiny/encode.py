@@ -68,8 +68,8 @@ class PrompterBatches:
     stage: str
     images: int
     questions: int
-    absent: float = 0.18
-    unknown: float = 0.06
+    absent: float = 0.25
+    unknown: float = 0.08
 
     def __call__(self, step: int) -> PrompterBatch:
         """The batch of `step`, images with short answers first."""

@@ -27,7 +27,7 @@ from think2seg.samples.labelled import LabelledImage
 TAP = 3
 """Language layer after which the image tokens are supervised densely."""
 VISION_WEIGHT = 0.5
-PRESENCE_WEIGHT = 0.5
+PRESENCE_WEIGHT = 1.0
 SPREAD_PX = 1.5
 """Standard deviation of the soft targets of coordinate tokens."""
 NOT_MATRICES = ("embed", "lm_head")

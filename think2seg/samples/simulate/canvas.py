@@ -31,9 +31,9 @@ CONCEPTS = (
 """Base concepts in a fixed order."""
 AREAS = frozenset({"lake", "river", "forest", "clearing", "farmland", "burnt area"})
 """Concepts whose instances are the connected pieces of what is visible; the others stay one when cut."""
-MAX_PER_CONCEPT = 10
+MAX_PER_CONCEPT = 8
 MAX_PER_SCENE = 16
-MIN_INSTANCE_PX = 40
+MIN_INSTANCE_PX = 64
 REFERENCE_PX = 224
 """Lengths of the grammar are given for scenes of this size."""
 
@@ -59,6 +59,8 @@ class Canvas:
     """Concept of object 1, 2, …"""
     roads: dict[int, Mask] = field(default_factory=dict)
     """Whole course of each road, so that one that passes under another is not cut."""
+    unlisted: set[str] = field(default_factory=set)
+    """Concepts of which something is shown that no instance stands for."""
 
     def __post_init__(self) -> None:
         self.bands = np.zeros((3, self.size, self.size), np.float32)
@@ -140,6 +142,12 @@ class Canvas:
         gap = round(self.px(gap_px))
         self.taken |= texture.grow(mask, gap) if gap else mask
 
+    def pass_over(self, concept: str, mask: Mask) -> None:
+        """The masked pixels show something of `concept` that is not to be listed, so that none of it can be."""
+        self.unlisted.add(concept)
+        self.disown(mask)
+        self.taken |= mask
+
     def disown(self, mask: Mask) -> None:
         """Give the masked pixels to no instance (something else covers them)."""
         self.owner[mask] = 0
@@ -157,7 +165,7 @@ class Canvas:
     def instances(self) -> tuple[tuple[Instance, ...], frozenset[str], Mask]:
         """Visible instances, the concepts listed completely, and the (y, x) slivers too small to count.
 
-        A concept with more than 10 instances is not listed at all, and neither is the most numerous one of a
+        A concept with more than 8 instances is not listed at all, and neither is the most numerous one of a
         scene with more than 16.
         """
         found: dict[str, list[Mask]] = {}
@@ -168,7 +176,9 @@ class Canvas:
                     found.setdefault(concept, []).append(mask)
                 else:
                     slivers |= mask
-        listed = set(CONCEPTS)
+        listed = set(CONCEPTS) - self.unlisted
+        for concept in self.unlisted & set(found):
+            del found[concept]
         crowded = {concept for concept, masks in found.items() if len(masks) > MAX_PER_CONCEPT}
         while crowded or sum(map(len, found.values())) > MAX_PER_SCENE:
             concept = crowded.pop() if crowded else max(found, key=lambda name: len(found[name]))

@@ -54,7 +54,7 @@ def parcels(canvas: Canvas, *, parcel_px: float, count: int, crop_share: float) 
         across = across + np.float32(canvas.between(2, 14)) * canvas.noise(6)
     cells = split_plane(rng, canvas.size * 1.0, parcel_px, count)
     number = np.zeros((canvas.size, canvas.size), np.int16)
-    gap = canvas.between(0.6, 2.2)
+    gap = canvas.between(1.0, 3.0)
     for index, (left, right, top, bottom) in enumerate(cells, 1):
         inside = (along > left + gap) & (along < right - gap) & (across > top + gap) & (across < bottom - gap)
         number[inside] = index

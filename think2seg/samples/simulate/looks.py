@@ -32,8 +32,8 @@ class Look:
 
 DRONE = Look(name="drone", gsd_m=(0.15, 0.6), gain=(0.8, 1.2), finest=0.7, clouds=0.02)
 AERIAL = Look(name="aerial", gsd_m=(0.6, 2.0), gain=(0.75, 1.2), finest=0.6, clouds=0.03)
-REGIONAL = Look(name="regional", gsd_m=(2.0, 6.0), gain=(0.7, 1.15), finest=0.45, clouds=0.08)
-SATELLITE = Look(name="satellite", gsd_m=(8.0, 12.0), gain=(0.35, 1.15), finest=0.35, clouds=0.2)
+REGIONAL = Look(name="regional", gsd_m=(2.0, 6.0), gain=(0.75, 1.15), finest=0.55, clouds=0.08)
+SATELLITE = Look(name="satellite", gsd_m=(8.0, 12.0), gain=(0.4, 1.15), finest=0.5, clouds=0.2)
 
 
 def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
@@ -46,19 +46,19 @@ def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
         bands *= 1 + np.float32(rng.uniform(0, 0.3) / canvas.size) * along
     gain = rng.uniform(*look.gain) * (1 + rng.normal(0, 0.045, 3))
     offset = rng.normal(0, 5) + rng.normal(0, 2, 3)
-    if canvas.chance(0.25):
-        haze = rng.uniform(0.05, 0.4)
+    if canvas.chance(0.2):
+        haze = rng.uniform(0.05, 0.3)
         veil = rng.uniform(150, 215) + np.array([-6, 0, 8])
         gain, offset = gain * (1 - haze), offset * (1 - haze) + haze * veil
-    if canvas.chance(0.25):
-        grey = np.float32(rng.uniform(-0.6, 0.35)) * bands.mean(axis=0)
+    if canvas.chance(0.2):
+        grey = np.float32(rng.uniform(-0.5, 0.35)) * bands.mean(axis=0)
         bands += grey - grey.mean()
     bands *= gain.astype(np.float32)[:, None, None]
     bands += offset.astype(np.float32)[:, None, None]
     np.clip(bands, 0, 255, out=bands)
     image = np.ascontiguousarray(np.moveaxis(bands.astype(np.uint8), 0, -1))
     picture = _resample(canvas, image, look).astype(np.float32)
-    level = np.float32(rng.uniform(0.3, 6.0))
+    level = np.float32(rng.uniform(0.3, 4.5))
     picture += level * texture.grain(rng, canvas.size)
     np.clip(picture, 0, 255, out=picture)
     return _compress(canvas, picture.astype(np.uint8)), hidden
@@ -82,7 +82,7 @@ def _compress(canvas: Canvas, image: Image) -> Image:
     if not canvas.chance(0.35):
         return image
     buffer = io.BytesIO()
-    PilImage.fromarray(image).save(buffer, "JPEG", quality=int(canvas.rng.integers(35, 95)))
+    PilImage.fromarray(image).save(buffer, "JPEG", quality=int(canvas.rng.integers(45, 95)))
     return np.asarray(PilImage.open(buffer))
 
 

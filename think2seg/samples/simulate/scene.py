@@ -32,7 +32,7 @@ def simulate(seed: int, *, size_px: int = REFERENCE_PX) -> LabelledImage:
     Returns
     -------
     LabelledImage
-        At most 10 instances of a concept and 16 in all. A scene that shows more of a concept lists none of it and
+        At most 8 instances of a concept and 16 in all. A scene that shows more of a concept lists none of it and
         leaves it out of `labelled`.
 
     Raises
@@ -83,7 +83,7 @@ def _wetland(canvas: Canvas) -> None:
         angle = ground.parcels(
             canvas,
             parcel_px=canvas.between(60, 130),
-            count=int(rng.integers(2, 8)),
+            count=int(rng.integers(2, 7)),
             crop_share=float(rng.uniform(0.6, 1)),
         )
     else:
@@ -103,14 +103,14 @@ def _wetland(canvas: Canvas) -> None:
     if canvas.chance(0.3):
         vegetation.forest_patch(canvas)
     if canvas.chance(0.35):
-        built.road(canvas, width_px=canvas.between(2.5, 6), angle=angle + float(rng.choice((0, math.pi / 2))))
+        built.road(canvas, width_px=canvas.between(2.5, 8), angle=angle + float(rng.choice((0, math.pi / 2))))
 
 
 def _farmland(canvas: Canvas) -> None:
     """Fields with woods, ponds, lanes and a river."""
     rng = canvas.rng
     angle = ground.parcels(
-        canvas, parcel_px=canvas.between(36, 110), count=int(rng.integers(3, 14)), crop_share=float(rng.uniform(0.8, 1))
+        canvas, parcel_px=canvas.between(36, 110), count=int(rng.integers(2, 10)), crop_share=float(rng.uniform(0.8, 1))
     )
     _some(canvas, ((0.15, ground.pivot), (0.35, ground.damp_patch), (0.3, water.river), (0.2, vegetation.burnt_area)))
     for _ in range(rng.choice(3, p=(0.65, 0.2, 0.15))):
@@ -119,7 +119,7 @@ def _farmland(canvas: Canvas) -> None:
         vegetation.forest_patch(canvas)
     _some(canvas, ((0.2, built.solar_farm), (0.12, built.runway), (0.2, vegetation.trees)))
     if canvas.chance(0.4):
-        built.road(canvas, width_px=canvas.between(3, 8), angle=angle + float(rng.choice((0, math.pi / 2))))
+        built.road(canvas, width_px=canvas.between(3, 10), angle=angle + float(rng.choice((0, math.pi / 2))))
     if canvas.gsd_m < 2.5 and canvas.chance(0.4):
         _houses(canvas, int(rng.integers(1, 4)))
 
@@ -134,11 +134,11 @@ def _forest(canvas: Canvas) -> None:
     for _ in range(rng.choice(3, p=(0.7, 0.2, 0.1))):
         water.round_lake(canvas, radius_px=canvas.between(8, 36))
     if canvas.chance(0.35):
-        built.road(canvas, width_px=canvas.between(2.5, 7))
+        built.road(canvas, width_px=canvas.between(3, 9))
     small = canvas.chance(0.35)
     few_or_many = (0.1, 0.05, 0.1, 0.15, 0.2, 0.2, 0.2) if small else (0.16, 0.22, 0.24, 0.16, 0.12, 0.06, 0.04)
     for _ in range(rng.choice(7, p=few_or_many) + (rng.integers(0, 4) if small else 0)):
-        vegetation.clearing(canvas, radius_px=canvas.between(5, 13) if small else canvas.between(9, 42))
+        vegetation.clearing(canvas, radius_px=canvas.between(7, 14) if small else canvas.between(9, 42))
     _some(canvas, ((0.06, built.solar_farm), (0.08, built.runway)))
 
 
@@ -153,7 +153,7 @@ def _town(canvas: Canvas) -> None:
     angle = float(rng.uniform(0, math.pi))
     for _ in range(rng.choice(3, p=(0.3, 0.4, 0.3))):
         turned = angle + float(rng.choice((0, math.pi / 2))) if canvas.chance(0.7) else None
-        built.road(canvas, width_px=canvas.between(4, 13), angle=turned)
+        built.road(canvas, width_px=canvas.between(5, 14), angle=turned)
     for _ in range(rng.choice(3, p=(0.45, 0.4, 0.15))):
         built.sports_field(canvas)
     if canvas.chance(0.12):
@@ -181,7 +181,7 @@ def _harbour(canvas: Canvas) -> None:
     for _ in range(rng.choice(5, p=(0.08, 0.3, 0.26, 0.2, 0.16))):
         built.ship(canvas)
     if canvas.chance(0.4):
-        built.road(canvas, width_px=canvas.between(4, 9))
+        built.road(canvas, width_px=canvas.between(5, 10))
     if canvas.chance(0.4):
         _houses(canvas, int(rng.integers(1, 5)))
 
@@ -200,7 +200,7 @@ def _open(canvas: Canvas) -> None:
         vegetation.clearing(canvas, radius_px=canvas.between(9, 40))
     _some(canvas, ((0.35, built.solar_farm), (0.2, built.sports_field), (0.15, vegetation.trees)))
     if canvas.chance(0.3):
-        built.road(canvas, width_px=canvas.between(3, 9))
+        built.road(canvas, width_px=canvas.between(4, 11))
     if canvas.chance(0.2):
         built.ship(canvas)
 
@@ -211,7 +211,7 @@ def _houses(canvas: Canvas, count: int) -> None:
     close = canvas.gsd_m < DRONE.gsd_m[1] and canvas.chance(0.4)
     for _ in range(count):
         turned = angle + float(canvas.rng.choice((0, math.pi / 2))) + float(canvas.rng.normal(0, 0.06))
-        length = canvas.between(30, 100) if close else canvas.between(12, 46)
+        length = canvas.between(30, 100) if close else canvas.between(15, 48)
         built.building(canvas, length_px=length, angle=turned, gap_px=1.0 if close else 3.0)
 
 
