@@ -1,24 +1,15 @@
 """Presence: with which probability an answer opens an instance rather than closing its list at once.
 
-The decision may take several tokens (``[`` then ``{``) or be merged into one (``[{``, ``[]``, ``]```</answer>``),
-depending on the tokenizer. Along the generated text, every token of the vocabulary either opens an instance, closes
-the list, or leaves the matter undecided; the mass of the undecided ones passes on to the next step.
+Read off the logits while an answer is generated; `think2seg.prompting.decision` says where.
 """
 
 from __future__ import annotations
-
-import re
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
-_LEAD = r"[\s`]*(?:json)?\s*"
-_BEFORE_BRACKET = re.compile(rf"{_LEAD}\[\s*(?:(?P<opens>\{{)|(?P<closes>\]))")
-_AFTER_BRACKET = re.compile(r"\s*(?:(?P<opens>\{)|(?P<closes>\]))")
-_BRACKET_ONLY = re.compile(rf"{_LEAD}\[\s*")
-_UNDECIDED = re.compile(rf"{_LEAD}")
-_ANSWER = "<answer>"
+from think2seg.prompting.decision import Decision, decides
 
 
 class TokenClasses:
@@ -29,15 +20,15 @@ class TokenClasses:
         known = min(vocabulary, len(tokenizer))
         self.pieces: list[str] = tokenizer.batch_decode([[token] for token in range(known)])
         self.pieces += [""] * (vocabulary - known)
-        self.before = self._classes(_BEFORE_BRACKET)
-        self.after = self._classes(_AFTER_BRACKET)
+        self.before = self._classes(after_bracket=False)
+        self.after = self._classes(after_bracket=True)
 
-    def _classes(self, pattern: re.Pattern[str]) -> Tensor:
+    def _classes(self, *, after_bracket: bool) -> Tensor:
         """(2, vocabulary) float32: members of the opening and of the closing class."""
         masks = torch.zeros(2, len(self.pieces))
         for token, piece in enumerate(self.pieces):
-            if match := pattern.match(piece):
-                masks[0 if match["opens"] else 1, token] = 1
+            if kind := decides(piece, after_bracket=after_bracket):
+                masks[0 if kind == "opens" else 1, token] = 1
         return masks
 
 
@@ -48,12 +39,12 @@ class PresenceRecorder(LogitsProcessor):  # type: ignore[misc]  # of an untyped 
         """`prompt_tokens` is the length of the padded prompts."""
         self._classes = classes
         self._prompt_tokens = prompt_tokens
-        self._rows: list[_Row] = []
+        self._rows: list[Decision] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """`input_ids`: (n, tokens so far) int64; `scores`: (n, vocabulary) logits of the next token."""
         if not self._rows:
-            self._rows = [_Row() for _ in range(len(scores))]
+            self._rows = [Decision() for _ in range(len(scores))]
         if input_ids.shape[1] > self._prompt_tokens:
             for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
                 row.read(self._classes.pieces[token])
@@ -67,40 +58,5 @@ class PresenceRecorder(LogitsProcessor):  # type: ignore[misc]  # of an untyped 
 
     @property
     def presence(self) -> list[float | None]:
-        """P(opens) / (P(opens) + P(closes)) per row, rounded to 4 decimals; None where no list came."""
+        """`Decision.presence` of every row."""
         return [row.presence for row in self._rows]
-
-
-class _Row:
-    """How far one answer has come, and the mass of both classes up to there."""
-
-    __slots__ = ("_closes", "_opens", "_text", "_undecided", "bracket", "decided", "deciding")
-
-    def __init__(self) -> None:
-        self._text = ""
-        self._opens = self._closes = 0.0
-        self._undecided = 1.0
-        self.deciding = False
-        self.decided = False
-        self.bracket = False
-
-    def read(self, piece: str) -> None:
-        """Take note of a generated token."""
-        if self.decided:
-            return
-        self._text += piece
-        _, answer, body = self._text.partition(_ANSWER)
-        self.bracket = bool(_BRACKET_ONLY.fullmatch(body))
-        self.deciding = bool(answer) and (self.bracket or bool(_UNDECIDED.fullmatch(body)))
-        self.decided = bool(answer) and not self.deciding
-
-    def weigh(self, opens: float, closes: float) -> None:
-        """Add one step's masses, of which only the part is due that was undecided so far."""
-        self._opens += self._undecided * opens
-        self._closes += self._undecided * closes
-        self._undecided *= max(0.0, 1.0 - opens - closes)
-
-    @property
-    def presence(self) -> float | None:
-        mass = self._opens + self._closes
-        return round(self._opens / mass, 4) if self.decided and mass > 0 else None
