@@ -157,7 +157,8 @@ def contents(uri: str | Path) -> dict[str, Any]:
     for key in store.list_keys():
         data = store.get(key) or b""
         if "/ledger/" in key:
-            held["ledger"] += [_without(step, "published") for step in json.loads(data)["steps"]]
+            steps = map(json.loads, data.splitlines()) if key.endswith("l") else json.loads(data)["steps"]
+            held["ledger"] += [_without(step, "published") for step in steps]
         elif "/receipts/" in key:
             held[key] = [_without(json.loads(line), "seconds") for line in data.splitlines()]
         elif "/lease/" not in key and not key.startswith("published/c/"):

@@ -19,7 +19,7 @@ from think2seg.cube.layout import (
     root_document,
 )
 from think2seg.cube.lease import Lease
-from think2seg.cube.ledger import Ledger, read_ledger
+from think2seg.cube.ledger import Ledger, compact, read_ledger
 from think2seg.cube.publish import publish, roll_forward, sweep_all
 from think2seg.cube.receipts import Receipt, read_receipts, read_unpublished
 from think2seg.cube.store import BeforeWrite, CubeStore, explained, local_path, shown
@@ -56,7 +56,8 @@ class Cube:
 
     def recover(self, lease: Lease) -> None:
         """Read the ledger anew, complete what a killed run decided but did not finish, and sweep what it left."""
-        self._ledger = roll_forward(self.store, self.spec, read_ledger(self.store), lease)
+        ledger = roll_forward(self.store, self.spec, read_ledger(self.store), lease)
+        self._ledger = compact(self.store, ledger)
         sweep_all(self.store, len(self._ledger.entries))
         self._rolled_forward = True
 
@@ -114,9 +115,10 @@ class Cube:
         """
         if not self._rolled_forward:
             self.recover(lease)
-        self._ledger = publish(
+        ledger = publish(
             self.store, self.spec, self._ledger, lines, list(receipts), lease, region=region, region_px=region_px
         )
+        self._ledger = compact(self.store, ledger)
 
 
 def open_or_create(

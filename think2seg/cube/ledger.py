@@ -2,14 +2,20 @@
 
 The ledger decides. Once a publication's file stands, its steps belong to the cube, and whatever is still missing of
 them (copied chunks, labels, shapes, consolidated metadata) is rolled forward from what the file and the receipts say.
+
+Every `COMPACT_AFTER` publications their files are put together into one, so that reading the ledger takes a handful of
+requests however long the cube has been growing. The file of all publications so far is written whole, and only then are
+those that it replaces removed: whoever reads takes the one that reaches furthest and what follows on it, and begins
+again when files go away meanwhile.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,9 +30,13 @@ from think2seg.grid import Block
 from think2seg.plan import BlockState, HeldStep, PlanLine
 
 FOLDER = "_records/ledger"
+COMPACT_AFTER = 64
+"""Publications after which their files are put together."""
 _STATES = tuple(BlockState)
 _NOTHING = "."
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_COMPACT = ".jsonl"
+_NUMBERS = re.compile(r"(?P<first>\d{8})(-(?P<last>\d{8})\.jsonl|\.json)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +93,10 @@ class Ledger:
     entries: tuple[Entry, ...] = ()
     sequence: int = 0
     """Number of the last publication."""
+    compacted: int = 0
+    """Number of the last publication that has been put together with those before it."""
+    leftover: tuple[str, ...] = ()
+    """Keys of files that an interrupted compaction has replaced and not removed."""
 
     @property
     def held(self) -> tuple[HeldStep, ...]:
@@ -131,25 +145,39 @@ def read_ledger(store: CubeStore) -> Ledger:
     CubeError
         Its files do not follow on each other: some were removed or added by hand.
     """
-    entries: list[Entry] = []
-    sequence = 0
-    for key in store.list_keys(FOLDER):
-        data = store.get(key)
-        if data is None:
-            continue
-        plain = json.loads(data)
-        sequence += 1
-        if plain["sequence"] != sequence or any(
-            step["step"] != len(entries) + offset for offset, step in enumerate(plain["steps"])
-        ):
-            raise CubeError(
-                f"The ledger breaks off before {key!r}",
-                f"Publication {sequence}, from step {len(entries)} on, was expected.",
-                "Restore the missing files of _records/ledger from a copy of the cube.",
-            )
-        for step in plain["steps"]:
-            entries.append(_entry(step, entries[-1].region if entries else ""))
-    return Ledger(entries=tuple(entries), sequence=sequence)
+    listed = store.list_keys(FOLDER)
+    while True:
+        spans = {key: span for key in listed if (span := _span(key)) is not None}
+        furthest = max((key for key in spans if key.endswith(_COMPACT)), key=lambda key: spans[key], default=None)
+        compacted = spans[furthest][1] if furthest else 0
+        wanted = [*([furthest] if furthest else []), *(key for key in spans if spans[key][0] > compacted)]
+        texts = [store.get(key) for key in wanted]
+        if None not in texts:
+            leftover = tuple(sorted(spans.keys() - set(wanted)))
+            return _parsed(list(zip(wanted, texts, strict=True)), compacted, leftover)
+        before, listed = listed, store.list_keys(FOLDER)
+        if listed == before:
+            raise CubeError(f"{wanted[texts.index(None)]!r} is listed and cannot be read", "", "Check the store.")
+
+
+def compact(store: CubeStore, ledger: Ledger) -> Ledger:
+    """Put the ledger's files together where there are many, and remove those that this replaces.
+
+    To be called by the holder of the lease alone. Dying between any two of its writes changes nothing of what the
+    ledger says, and the next call goes on.
+    """
+    leftover = list(ledger.leftover)
+    if ledger.sequence - ledger.compacted >= COMPACT_AFTER:
+        old = [_compact_key(ledger.compacted)] if ledger.compacted else []
+        loose = [_loose_key(number) for number in range(ledger.compacted + 1, ledger.sequence + 1)]
+        steps = [json.dumps(step).encode() for key in loose for step in json.loads(_whole(store, key))["steps"]]
+        lines = [line for key in old for line in _whole(store, key).splitlines()]
+        store.put(_compact_key(ledger.sequence), b"\n".join([*lines, *steps, b""]))
+        ledger = replace(ledger, compacted=ledger.sequence)
+        leftover += [*old, *loose]
+    for key in leftover:
+        store.delete(key)
+    return replace(ledger, leftover=()) if leftover else ledger
 
 
 def check_line(line: PlanLine, done: Mapping[Block, Receipt], base: Entry | None, *, n_published: int) -> None:
@@ -190,9 +218,62 @@ def commit(store: CubeStore, ledger: Ledger, entries: Sequence[Entry], *, epoch:
     steps = [_plain(entry, before) for entry, before in zip(entries, regions[:-1], strict=True)]
     sequence = ledger.sequence + 1
     plain = {"sequence": sequence, "epoch": epoch, "steps": steps}
-    if not store.create(f"{FOLDER}/{sequence:08d}.json", json.dumps(plain).encode()):
+    if not store.create(_loose_key(sequence), json.dumps(plain).encode()) or _is_compacted(store, sequence):
         return None
-    return Ledger(entries=(*ledger.entries, *entries), sequence=sequence)
+    return replace(ledger, entries=(*ledger.entries, *entries), sequence=sequence)
+
+
+def _whole(store: CubeStore, key: str) -> bytes:
+    if (data := store.get(key)) is None:
+        raise CubeError(f"{key!r} is missing", "The ledger's own files.", "Restore it from a copy of the cube.")
+    return data
+
+
+def _is_compacted(store: CubeStore, sequence: int) -> bool:
+    """Whether a publication's number was taken long ago, and its file removed since."""
+    spans = (_span(key) for key in store.list_keys(FOLDER) if key.endswith(_COMPACT))
+    return any(span is not None and span[1] >= sequence for span in spans)
+
+
+def _loose_key(sequence: int) -> str:
+    return f"{FOLDER}/{sequence:08d}.json"
+
+
+def _compact_key(sequence: int) -> str:
+    return f"{FOLDER}/{1:08d}-{sequence:08d}{_COMPACT}"
+
+
+def _span(key: str) -> tuple[int, int] | None:
+    """First and last publication in a file; None for one that is not the ledger's."""
+    numbers = _NUMBERS.fullmatch(key.removeprefix(f"{FOLDER}/"))
+    return (int(numbers["first"]), int(numbers["last"] or numbers["first"])) if numbers else None
+
+
+def _parsed(files: Sequence[tuple[str, bytes | None]], compacted: int, leftover: tuple[str, ...]) -> Ledger:
+    entries: list[Entry] = []
+    sequence = compacted
+    codec = _StepCodec()
+    for key, text in files:
+        if key.endswith(_COMPACT):
+            steps = [json.loads(line) for line in (text or b"").splitlines()]
+        else:
+            document = json.loads(text or b"{}")
+            sequence, steps = sequence + 1, document["steps"]
+            if document["sequence"] != sequence:
+                raise _broken(key, sequence, len(entries))
+        for step in steps:
+            if step["step"] != len(entries):
+                raise _broken(key, sequence, len(entries))
+            entries.append(codec.entry(step, entries[-1].region if entries else ""))
+    return Ledger(entries=tuple(entries), sequence=sequence, compacted=compacted, leftover=leftover)
+
+
+def _broken(key: str, sequence: int, step: int) -> CubeError:
+    return CubeError(
+        f"The ledger breaks off before {key!r}",
+        f"Publication {sequence}, from step {step} on, was expected.",
+        "Restore the missing files of _records/ledger from a copy of the cube.",
+    )
 
 
 def _plain(entry: Entry, region_before: str) -> dict[str, Any]:
@@ -218,34 +299,47 @@ def _plain(entry: Entry, region_before: str) -> dict[str, Any]:
     }
 
 
-def _entry(plain: Mapping[str, Any], region_before: str) -> Entry:
-    states = {
-        Block(int(row), first + offset): _STATES[int(code)]
-        for row, first, codes in plain["states"]
-        for offset, code in enumerate(codes)
-        if code != _NOTHING
-    }
-    held = HeldStep(
-        step=plain["step"],
-        acquisition=plain["acquisition"],
-        revision=plain["revision"],
-        time=datetime.fromisoformat(plain["time"]),
-        scenes=plain["scenes"],
-        prompter=plain["prompter"],
-        states=states,
-        attempts={Block(row, col): count for row, col, count in plain["attempts"]},
-        unparsable=_blocks(plain["unparsable"]),
-    )
-    return Entry(
-        held=held,
-        segmenter=plain["segmenter"],
-        published=datetime.fromisoformat(plain["published"]),
-        base=plain["base"],
-        copied=_blocks(plain["copied"]),
-        region=region_before if plain.get("region") is None else plain["region"],
-        region_px=plain["region_px"],
-        observed_px=plain["observed_px"],
-    )
+class _StepCodec:
+    """Entries from JSON values. Steps that are alike share their states, which most of a long archive's steps are."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, Mapping[Block, BlockState]] = {}
+
+    def entry(self, plain: Mapping[str, Any], region_before: str) -> Entry:
+        held = HeldStep(
+            step=plain["step"],
+            acquisition=plain["acquisition"],
+            revision=plain["revision"],
+            time=datetime.fromisoformat(plain["time"]),
+            scenes=plain["scenes"],
+            prompter=sys.intern(plain["prompter"]),
+            states=self._shared(plain["states"]),
+            attempts={Block(row, col): count for row, col, count in plain["attempts"]},
+            unparsable=_blocks(plain["unparsable"]),
+        )
+        return Entry(
+            held=held,
+            segmenter=sys.intern(plain["segmenter"]),
+            published=datetime.fromisoformat(plain["published"]),
+            base=plain["base"],
+            copied=_blocks(plain["copied"]),
+            region=region_before if plain.get("region") is None else plain["region"],
+            region_px=plain["region_px"],
+            observed_px=plain["observed_px"],
+        )
+
+    def _shared(self, runs: Sequence[tuple[int, int, str]]) -> Mapping[Block, BlockState]:
+        key = str(runs)
+        if key not in self._states:
+            self._states[key] = dict(_unrolled(runs))
+        return self._states[key]
+
+
+def _unrolled(runs: Iterable[tuple[int, int, str]]) -> Iterator[tuple[Block, BlockState]]:
+    for row, first, codes in runs:
+        for offset, code in enumerate(codes):
+            if code != _NOTHING:
+                yield Block(int(row), first + offset), _STATES[int(code)]
 
 
 def _runs(states: Mapping[Block, BlockState]) -> list[tuple[int, int, str]]:
