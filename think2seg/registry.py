@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Literal
 
+from think2seg import config
 from think2seg.errors import ModelError
 
 type Kind = Literal["prompter", "segmenter"]
@@ -18,6 +20,34 @@ WEIGHTS_VARIABLE = "THINK2SEG_WEIGHTS"
 ALIASES = ("champion", "bundled")
 _WEIGHTS_SUFFIXES = {".safetensors", ".pth", ".bin", ".json", ".jinja", ".txt", ".model", ".yaml"}
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """One model's weights: where they lie, and which they are."""
+
+    path: Path | None
+    """None where they lie behind a server."""
+    digest: str
+
+
+def prompter_weights(wanted: config.Prompter) -> Weights:
+    """Find the weights of a monitor's prompter; asks the server which it offers, where there is one.
+
+    Raises ModelError when there are none.
+    """
+    if isinstance(wanted, config.ServedPrompter):
+        from think2seg.prompting.served import served_digest
+
+        return Weights(path=None, digest=served_digest(wanted))
+    path = resolve("prompter", wanted.path)
+    return Weights(path=path, digest=weights_digest(path))
+
+
+def segmenter_weights(wanted: config.Segmenter) -> Weights:
+    """Find the weights of a monitor's segmenter; raises ModelError when there are none."""
+    path = resolve("segmenter", wanted.path)
+    return Weights(path=path, digest=weights_digest(path))
 
 
 def resolve(kind: Kind, path: str) -> Path:

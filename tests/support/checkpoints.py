@@ -8,7 +8,15 @@ from pathlib import Path
 import torch
 from support.weights import CHAT_TEMPLATE
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Sam2ImageProcessor,
+    Sam2Processor,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+)
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
 SPECIAL += ["<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
@@ -85,3 +93,47 @@ _IMAGE_PROCESSOR = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
+
+
+def published_sam2(folder: Path, seed: int = 0, image_px: int = 128) -> Path:
+    """A SAM 2.1 of five blocks laid out like ``facebook/sam2.1-hiera-small``: a video model with its processor."""
+    torch.manual_seed(seed)
+    Sam2VideoModel(_sam2_config(image_px)).save_pretrained(folder)
+    images = Sam2ImageProcessor(
+        size={"height": image_px, "width": image_px}, mask_size={"height": image_px // 4, "width": image_px // 4}
+    )
+    Sam2Processor(images).save_pretrained(folder)
+    return folder
+
+
+def _sam2_config(image_px: int) -> Sam2VideoConfig:
+    sides = [image_px // 4, image_px // 8, image_px // 16]
+    return Sam2VideoConfig(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 8,
+                "image_size": [image_px, image_px],
+                "blocks_per_stage": [1, 1, 2, 1],
+                "embed_dim_per_stage": [8, 16, 32, 64],
+                "num_attention_heads_per_stage": [1, 1, 2, 4],
+                "window_size_per_stage": [8, 4, 4, 2],
+                "global_attention_blocks": [3],
+            },
+            "backbone_channel_list": [64, 32, 16, 8],
+            "backbone_feature_sizes": [[side, side] for side in sides],
+            "fpn_hidden_size": 32,
+        },
+        prompt_encoder_config={"hidden_size": 32, "image_size": image_px},
+        mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 2},
+        image_size=image_px,
+        memory_attention_hidden_size=32,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=64,
+        memory_attention_rope_feat_sizes=[sides[-1], sides[-1]],
+        memory_encoder_hidden_size=32,
+        memory_encoder_output_channels=16,
+        mask_downsampler_embed_dim=32,
+        memory_fuser_embed_dim=32,
+        memory_fuser_intermediate_dim=32,
+    )

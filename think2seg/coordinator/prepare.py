@@ -18,7 +18,7 @@ from think2seg.grid import Block, Grid, Zone, blocks_of, zones
 from think2seg.imagery import estimate_bytes, resampling_note
 from think2seg.plan import BlockState, HeldStep, Plan, PlanLine, make_plan
 from think2seg.prompting import template_for
-from think2seg.registry import resolve, weights_digest
+from think2seg.registry import Weights, prompter_weights, segmenter_weights
 from think2seg.stac.scenes import Acquisition
 from think2seg.stac.search import SearchResult, search
 
@@ -222,9 +222,9 @@ def _ledger(uri: str) -> Ledger:
 def _plan_cube(found: Found, zone: Zone, *, allow_changes: bool) -> CubePlan:
     monitor, archive, grid = found.monitor, found.archive, zone.grid
     uri = cube_uri(monitor, grid.zone)
-    spec = _cube_spec(monitor, archive, zone)
-    prompter = weights_digest(resolve("prompter", monitor.models.prompter.path))
-    segmenter = weights_digest(resolve("segmenter", monitor.models.segmenter.path))
+    weights = prompter_weights(monitor.models.prompter)
+    spec = _cube_spec(monitor, archive, zone, weights)
+    prompter, segmenter = weights.digest, segmenter_weights(monitor.models.segmenter).digest
     cube = find_cube(uri, spec, prompter=prompter, segmenter=segmenter)
     ledger = cube.ledger() if cube else Ledger()
     blocks = blocks_of(grid, zone.region)
@@ -289,8 +289,8 @@ def _with_resampling(line: PlanLine, grid: Grid, archive: Archive) -> PlanLine:
     return replace(line, note="; ".join(note for note in notes if note))
 
 
-def _cube_spec(monitor: Monitor, archive: Archive, zone: Zone) -> CubeSpec:
-    template = template_for(monitor.models.prompter, resolve("prompter", monitor.models.prompter.path))
+def _cube_spec(monitor: Monitor, archive: Archive, zone: Zone, prompter: Weights) -> CubeSpec:
+    template = template_for(monitor.models.prompter, prompter.path)
     return CubeSpec(
         question=monitor.question,
         grid=zone.grid,

@@ -11,7 +11,7 @@ from think2seg.cube.writer import BlockWriter
 from think2seg.errors import ModelError
 from think2seg.grid import Grid
 from think2seg.prompting import Prompter, load_prompter
-from think2seg.registry import resolve, weights_digest
+from think2seg.registry import prompter_weights, segmenter_weights
 from think2seg.segmentation import Segmenter, load_segmenter
 
 
@@ -54,10 +54,10 @@ class Models:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        prompter, segmenter = resolve("prompter", wanted.prompter.path), resolve("segmenter", wanted.segmenter.path)
+        prompter, segmenter = prompter_weights(wanted.prompter), segmenter_weights(wanted.segmenter)
         return cls(
-            prompter=load_prompter(wanted.prompter, prompter, digest=weights_digest(prompter)),
-            segmenter=load_segmenter(wanted.segmenter, segmenter, digest=weights_digest(segmenter)),
+            prompter=load_prompter(wanted.prompter, prompter.path, digest=prompter.digest),
+            segmenter=load_segmenter(wanted.segmenter, segmenter.path, digest=segmenter.digest),
         )
 
     def check(self, writer: BlockWriter) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from think2seg.config import LocalPrompter as LocalPrompterConfig
+from think2seg.config import Prompter as PrompterConfig
+from think2seg.config import ServedPrompter as ServedPrompterConfig
 from think2seg.prompting.answers import Answer, Finish, Status, parse_answer
 from think2seg.prompting.folder import folder_template, read_description
 from think2seg.prompting.protocol import Prompter, Reply
@@ -27,21 +28,29 @@ __all__ = [
 ]
 
 
-def template_for(config: LocalPrompterConfig, folder: Path) -> Template:
-    """The template that a prompter from `folder` asks with, without loading it.
+def template_for(config: PrompterConfig, folder: Path | None) -> Template:
+    """The template that a prompter, with weights in `folder`, asks with, without loading it.
 
     Raises ModelError when the template or the folder's description cannot be read.
     """
+    if isinstance(config, ServedPrompterConfig):
+        return load_template(config.template)
+    assert folder is not None
     return folder_template(folder, read_description(folder), config.template)
 
 
-def load_prompter(config: LocalPrompterConfig, folder: Path, *, digest: str) -> Prompter:
-    """Load the prompter that a monitor describes; `folder` and `digest` are the registry's answer to its path.
+def load_prompter(config: PrompterConfig, folder: Path | None, *, digest: str) -> Prompter:
+    """Load the prompter that a monitor describes; `folder` and `digest` are what `registry.prompter_weights` found.
 
-    Raises ModelError when the folder holds no prompter or this machine cannot run it.
+    Raises ModelError when the folder holds no prompter, this machine cannot run it, or its server cannot be used.
     """
+    if isinstance(config, ServedPrompterConfig):
+        from think2seg.prompting.served import ServedPrompter
+
+        return ServedPrompter(config, digest=digest)
     from think2seg.prompting.local import LocalPrompter
 
+    assert folder is not None
     return LocalPrompter(
         folder,
         digest=digest,

@@ -1,0 +1,131 @@
+"""What segmenters share: each tile encoded once, the instances of many tiles decoded together in calls of one shape."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import batched, groupby
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from think2seg.segmentation.protocol import Drawn, Prompt
+
+_TILES_AT_ONCE = 16
+"""Embeddings held at a time."""
+
+
+class BatchedSegmenter[Embeddings](ABC):
+    """A segmenter that encodes each tile once and decodes the instances of many tiles together, in calls of one shape.
+
+    A call is filled up by repeating its last member: matrix kernels round differently for different shapes, and on a
+    CPU in float32 with one thread a mask must not depend on what is drawn beside it. There, tiles are encoded one by
+    one, which is faster too: the attention maps of several do not fit the processor's cache.
+    """
+
+    mask_threshold = 0.0
+    """Logits above it belong to the instance."""
+
+    def __init__(self, *, digest: str, device: torch.device, dtype: torch.dtype) -> None:
+        self.digest = digest
+        self._device, self._dtype = device, dtype
+        self._encoded_at_once, self._decoded_at_once = (1, 8) if device.type == "cpu" else (8, 64)
+
+    @property
+    @abstractmethod
+    def image_px(self) -> int:
+        """Side of the square image the encoder sees."""
+
+    @abstractmethod
+    def _encode(self, tiles: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
+        """Embeddings of `tiles`, which are as many as fit in one call."""
+
+    @abstractmethod
+    def _joined(self, parts: Sequence[Embeddings], count: int) -> Embeddings:
+        """The first `count` embeddings of several calls as one."""
+
+    @abstractmethod
+    def _decode(self, embeddings: Embeddings, slots: list[int], prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """Mask logits (n, h, w) and scores (n,) of n prompts; `slots` are the positions of their embeddings."""
+
+    def draw(self, tiles: Sequence[npt.NDArray[np.uint8]], prompts: Sequence[Sequence[Prompt]]) -> list[list[Drawn]]:
+        """One mask per prompt of each tile; see `Segmenter.draw`."""
+        drawn: list[list[Drawn | None]] = [[None] * len(row) for row in prompts]
+        asked = [index for index, row in enumerate(prompts) if row]
+        for part in batched(asked, _TILES_AT_ONCE):
+            with torch.inference_mode():
+                embeddings = self._encoded([tiles[index] for index in part])
+            jobs = [
+                _Job(slot, index, position, prompt.placed(factor=self.image_px / len(tiles[index])), len(tiles[index]))
+                for slot, index in enumerate(part)
+                for position, prompt in enumerate(prompts[index])
+            ]
+            for job, instance in self._decoded(embeddings, jobs):
+                drawn[job.tile][job.position] = instance
+        return [[instance for instance in row if instance is not None] for row in drawn]
+
+    def _encoded(self, tiles: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
+        full = [*tiles] + [tiles[-1]] * (-len(tiles) % self._encoded_at_once)
+        return self._joined([self._encode(part) for part in batched(full, self._encoded_at_once)], len(tiles))
+
+    @torch.inference_mode()
+    def _decoded(self, embeddings: Embeddings, jobs: list[_Job]) -> Iterator[tuple[_Job, Drawn]]:
+        for _, alike in groupby(sorted(jobs, key=_shape), key=_shape):
+            for part in batched(alike, self._decoded_at_once):
+                full = part + part[-1:] * (self._decoded_at_once - len(part))
+                prompts = Prompts.of([job.prompt for job in full], self._device)
+                logits, scores = self._decode(embeddings, [job.slot for job in full], prompts)
+                for job, low, score in zip(part, logits, scores.tolist(), strict=False):
+                    yield job, Drawn(mask=self._mask(low, job.tile_px), score=min(max(score, 0.0), 1.0))
+
+    def _mask(self, logits: Tensor, tile_px: int) -> npt.NDArray[np.bool_]:
+        """(tile_px, tile_px) bool from the low-resolution `logits` (h, w) of one instance."""
+        large = interpolate(logits[None, None], (tile_px, tile_px), mode="bilinear")
+        mask: npt.NDArray[np.bool_] = (large[0, 0] > self.mask_threshold).cpu().numpy()
+        return mask
+
+
+class Prompts(NamedTuple):
+    """n prompts that have equally many points, and all or none a box; pixels of the encoder's image."""
+
+    boxes: Tensor | None
+    """(n, 4) float32, xyxy."""
+    points: Tensor | None
+    """(n, p, 2) float32."""
+    labels: Tensor | None
+    """(n, p) float32: 1 inside, 0 outside."""
+
+    @classmethod
+    def of(cls, prompts: Sequence[Prompt], device: torch.device) -> Prompts:
+        """The tensors of some prompts."""
+
+        def tensor(values: object) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        labels = [1] * len(prompts[0].points) + [0] * len(prompts[0].negative_points)
+        boxes = [prompt.bbox for prompt in prompts if prompt.bbox]
+        return cls(
+            boxes=tensor(boxes) if boxes else None,
+            points=tensor([[*prompt.points, *prompt.negative_points] for prompt in prompts]) if labels else None,
+            labels=tensor([labels] * len(prompts)) if labels else None,
+        )
+
+
+class _Job(NamedTuple):
+    """One instance to be drawn."""
+
+    slot: int
+    """Position of its tile among the encoded ones."""
+    tile: int
+    position: int
+    prompt: Prompt
+    """In pixels of the encoder's image."""
+    tile_px: int
+
+
+def _shape(job: _Job) -> tuple[bool, int, int]:
+    return job.prompt.bbox is not None, len(job.prompt.points), len(job.prompt.negative_points)
