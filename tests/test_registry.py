@@ -46,7 +46,7 @@ def test_a_path_that_is_nothing_is_refused(weights: Path, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["RicardoString/Think2Seg-RS-3B", "RicardoString/Think2Seg-RS-3B@0123abc"])
 def test_a_hub_id_offline_says_what_to_download(weights: Path, path: str) -> None:
-    with pytest.raises(ModelError, match="RicardoString/Think2Seg-RS-3B into a folder"):
+    with pytest.raises(ModelError, match="download RicardoString/Think2Seg-RS-3B into a folder"):
         resolve("prompter", path)
 
 

@@ -81,16 +81,18 @@ def _bundled(kind: Kind, alias: str) -> Path:
 
 
 def _from_hub(kind: Kind, repo: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repo, revision=revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        pinned = f" --revision {revision}" if revision else ""
         raise ModelError(
             f"The weights {repo!r} are neither on this machine nor to be had from the hub: {error}",
-            "Offline, weights come from a folder.",
-            f"Download {repo} where there is a network, and let models.{kind}.path name that folder.",
+            f"Without a network, weights come from a folder, or from the hub's cache in {constants.HF_HUB_CACHE}.",
+            f"Where there is a network, download {repo} into a folder (`hf download {repo}{pinned} --local-dir "
+            f"FOLDER`), copy it to this machine, and let models.{kind}.path name it.",
         ) from error
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from suites.prompter import QUESTION, PrompterSuite
-from support.checkpoints import published_prompter
 from support.pictures import lake_tile
 
 from think2seg.config import LocalPrompter as LocalConfig
@@ -22,43 +21,13 @@ def small(pair: Path) -> LocalPrompter:
     return LocalPrompter(pair / "prompter", digest="0123456789abcdef", batch=2, dtype="float32", device="cpu")
 
 
-@pytest.fixture(scope="module")
-def published_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published_prompter(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module")
-def published(published_folder: Path) -> LocalPrompter:
-    return LocalPrompter(published_folder, digest="fedcba9876543210", batch=2, max_new_tokens=6, device="cpu")
-
-
 class TestSmall(PrompterSuite):
     @pytest.fixture
     def prompter(self, small: LocalPrompter) -> LocalPrompter:
         return small
 
 
-class TestPublishedLayout(PrompterSuite):
-    finds_lakes = False
-
-    @pytest.fixture
-    def prompter(self, published: LocalPrompter) -> LocalPrompter:
-        return published
-
-
-def test_published_folders_mean_what_the_paper_says(published: LocalPrompter, published_folder: Path) -> None:
-    assert len(list(published_folder.glob("*.safetensors"))) > 1
-    assert published.frame_px == 840
-    assert published.template.name == "think2seg-rs"
-    assert published._generation.do_sample is False
-    assert published._generation.repetition_penalty in (None, 1.0)
-    text = published._processor.apply_chat_template(published.template.messages("ships"), add_generation_prompt=True)
-    inputs = published._processor(text=[text], images=[published._frame(lake_tile())], return_tensors="pt")
-    assert int((inputs["input_ids"] == published._model.config.image_token_id).sum()) == (840 // 28) ** 2
-
-
-def test_an_answer_at_the_limit_says_so(published: LocalPrompter, small: LocalPrompter, pair: Path) -> None:
-    assert {reply.finish for reply in published.ask([lake_tile()], QUESTION)} == {"length"}
+def test_an_answer_at_the_limit_says_so(small: LocalPrompter, pair: Path) -> None:
     short = LocalPrompter(pair / "prompter", digest="0123456789abcdef", batch=1, max_new_tokens=7, device="cpu")
     (cut,), (whole,) = short.ask([lake_tile()], QUESTION), small.ask([lake_tile()], QUESTION)
     assert (cut.finish, cut.tokens) == ("length", 7)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from support.weights import CHAT_TEMPLATE
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -24,18 +25,79 @@ CORPUS = ['<think>two lakes</think> <answer>```json[{"bbox_2d": [12, 34, 56, 78]
 
 
 def published_prompter(folder: Path, seed: int = 0) -> Path:
-    """A two-layer Qwen2.5-VL laid out like the published weights: sharded, with processor files, no think2seg.json."""
+    """A two-layer Qwen2.5-VL laid out like the published 3B weights, with no ``think2seg.json``.
+
+    As transformers 4.49 wrote them: shards with the key names of that time, embeddings tied, one flat configuration,
+    the chat template in a JSON file, and the tokenizer in all its files.
+    """
     tokenizer = byte_level_tokenizer()
-    torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer))
-    model.generation_config.update(
-        do_sample=True, temperature=1e-6, repetition_penalty=1.05, eos_token_id=[tokenizer.eos_token_id]
+    model = published_model(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    _save_shards(
+        folder, {_old_name(key): value for key, value in model.state_dict().items() if key != "lm_head.weight"}
     )
-    model.save_pretrained(folder, max_shard_size="100KB")
+    _write(folder / "config.json", _flat_config(model.config))
+    _write(
+        folder / "generation_config.json",
+        {
+            "bos_token_id": model.config.text_config.bos_token_id,
+            "do_sample": True,
+            "eos_token_id": [tokenizer.eos_token_id, tokenizer.pad_token_id],
+            "pad_token_id": tokenizer.pad_token_id,
+            "repetition_penalty": 1.05,
+            "temperature": 1e-06,
+            "transformers_version": "4.49.0",
+        },
+    )
     tokenizer.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    (folder / "preprocessor_config.json").write_text(json.dumps(_IMAGE_PROCESSOR))
+    core = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    _write(folder / "vocab.json", core["vocab"])
+    (folder / "merges.txt").write_text("".join(f"{' '.join(pair)}\n" for pair in core["merges"]), encoding="utf-8")
+    _write(folder / "added_tokens.json", {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL})
+    _write(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
+    _write(folder / "preprocessor_config.json", _IMAGE_PROCESSOR)
     return folder
+
+
+def published_model(seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
+    """The model whose weights `published_prompter` lays out."""
+    torch.manual_seed(seed)
+    return Qwen2_5_VLForConditionalGeneration(_config(byte_level_tokenizer()))
+
+
+def _save_shards(folder: Path, state: dict[str, torch.Tensor], count: int = 2) -> None:
+    names = sorted(state)
+    files = [f"model-{number + 1:05d}-of-{count:05d}.safetensors" for number in range(count)]
+    where = {name: files[number * count // len(names)] for number, name in enumerate(names)}
+    for file in files:
+        shard = {name: state[name].contiguous() for name in names if where[name] == file}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    size = sum(tensor.nbytes for tensor in state.values())
+    _write(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
+
+
+def _old_name(key: str) -> str:
+    return (
+        key.removeprefix("model.") if key.startswith("model.visual.") else key.replace("model.language_model", "model")
+    )
+
+
+def _flat_config(config: Qwen2_5_VLConfig) -> dict[str, object]:
+    """The configuration as it was written before its text part had a section of its own."""
+    plain = config.to_dict()
+    text = plain.pop("text_config")
+    rope = text.pop("rope_parameters")
+    text["rope_theta"] = rope.pop("rope_theta")
+    text["rope_scaling"] = {"type": "mrope", **rope}
+    for part in (plain, text, plain["vision_config"]):
+        part.pop("dtype", None)
+    plain["vision_config"]["model_type"] = "qwen2_5_vl"
+    about = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "torch_dtype": "float32"}
+    return {**text, **plain, **about, "tie_word_embeddings": True, "transformers_version": "4.49.0"}
+
+
+def _write(path: Path, document: object) -> None:
+    path.write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
 def byte_level_tokenizer() -> PreTrainedTokenizerFast:
@@ -75,6 +137,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "out_hidden_size": 32,
             "fullatt_block_indexes": [1],
         },
+        tie_word_embeddings=True,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],

@@ -103,7 +103,8 @@ class LocalPrompter(Part):
 
     kind: Literal["local"] = "local"
     path: str = "champion"
-    """``champion``, a folder of weights, or a hub id."""
+    """``champion``, a folder of weights, or a hub id, best with a revision: ``owner/name@revision``. Published are
+    ``RicardoString/Think2Seg-RS-7B`` (Apache-2.0) and ``-3B`` (its base model is licensed for research only)."""
     batch: PositiveInt = 16
     dtype: Weights = "auto"
     device: Device = "auto"
@@ -120,7 +121,8 @@ class ServedPrompter(Part):
     url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", repr=False, examples=["http://127.0.0.1:8000/v1"])]
     """Base address of the API; holds no password and no key."""
     model: Annotated[str, Field(min_length=1, examples=["RicardoString/Think2Seg-RS-7B"])]
-    """Name under which the server offers the weights."""
+    """Name under which the server offers the weights. Published are ``RicardoString/Think2Seg-RS-7B`` (Apache-2.0) and
+    ``-3B`` (its base model is licensed for research only)."""
     revision: Annotated[str, Field(min_length=1)]
     """Which version of the weights it is: a commit of the hub, or a name of your own. Servers do not tell; with `model`
     it stands for the digest of weights at hand, so change it whenever the weights change."""

@@ -113,9 +113,11 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     transformers.logging.disable_progress_bar()
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+        model, loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True
         )
+        if missing := sorted(loaded["missing_keys"]):
+            raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"{folder} cannot be loaded as a prompter: {error}",

@@ -74,7 +74,11 @@ def _load(path: Path) -> tuple[Any, Any]:
             raise ValueError(f"it is of type {held['model_type']}")
         parts = {name: held[name] for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")}
         processor = Sam2ImageProcessor.from_pretrained(path, local_files_only=True)
-        model = Sam2Model.from_pretrained(path, config=Sam2Config(**parts), dtype=torch.float32, local_files_only=True)
+        model, loaded = Sam2Model.from_pretrained(
+            path, config=Sam2Config(**parts), dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+        if missing := sorted(loaded["missing_keys"]):
+            raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"{path} cannot be loaded as a SAM 2 segmenter: {error}",
