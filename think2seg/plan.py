@@ -231,14 +231,18 @@ class _Coverage:
         footprints = list(dict.fromkeys(scene.footprint for a in acquisitions for scene in a.scenes))
         self._blocks = sorted(blocks)
         self._hits: dict[str, list[int]] = {footprint: [] for footprint in footprints}
+        self._known: dict[frozenset[str], tuple[Block, ...]] = {}
         for footprint, block in _pairs(footprints, grid, self._blocks):
             self._hits[footprints[footprint]].append(block)
 
     def of(self, acquisition: Acquisition, scenes: Collection[Scene] | None = None) -> tuple[Block, ...]:
         """Blocks that the scenes (by default all of the acquisition) cover, in order."""
         chosen = acquisition.scenes if scenes is None else scenes
-        numbers = sorted({number for scene in chosen for number in self._hits[scene.footprint]})
-        return tuple(self._blocks[number] for number in numbers)
+        footprints = frozenset(scene.footprint for scene in chosen)
+        if footprints not in self._known:
+            numbers = sorted({number for footprint in footprints for number in self._hits[footprint]})
+            self._known[footprints] = tuple(self._blocks[number] for number in numbers)
+        return self._known[footprints]
 
 
 def _pairs(footprints: Sequence[str], grid: Grid, blocks: Sequence[Block]) -> Iterator[tuple[int, int]]:
@@ -310,10 +314,9 @@ def _next_line(
     known = set(step.scenes.values())
     fresh_scenes = [scene for scene in acquisition.scenes if scene.fingerprint not in known]
     changed = covered.of(acquisition, fresh_scenes)
-    failed = [block for block, state in step.states.items() if state is BlockState.FAILED]
-    again = {block for block in failed if step.attempts.get(block, 1) < quarantine_after}
-    again |= {block for block, state in step.states.items() if state is BlockState.PENDING}
-    again |= set(covered.of(acquisition)) - step.states.keys()
+    failed, pending = _in_state(step, BlockState.FAILED), _in_state(step, BlockState.PENDING)
+    again = {block for block in failed if step.attempts.get(block, 1) < quarantine_after} | set(pending)
+    again |= {block for block in covered.of(acquisition) if block not in step.states}
     if prompter != step.prompter:
         again |= step.unparsable
     attempts = {block: count for block, count in step.attempts.items() if block in again and block not in changed}
@@ -330,6 +333,10 @@ def _next_line(
     return _line(acquisition, Reason.DONE, (), step.revision)
 
 
+def _in_state(step: HeldStep, state: BlockState) -> list[Block]:
+    return [block for block, held in step.states.items() if held is state] if state in step.states.values() else []
+
+
 def _gone_lines(
     present: Collection[str], latest: Mapping[str, HeldStep], window: tuple[datetime | None, datetime | None]
 ) -> Iterator[PlanLine]:
@@ -337,14 +344,11 @@ def _gone_lines(
     for step in latest.values():
         inside = (since is None or step.time >= since) and (until is None or step.time <= until)
         if step.acquisition not in present and inside:
+            note = "no longer in the catalog; its masks are kept"
             yield PlanLine(
-                id=step.acquisition,
-                time=step.time,
-                reason=Reason.GONE,
-                acquisition=None,
-                revision=step.revision,
-                note="no longer in the catalog; its masks are kept",
-            )
+                id=step.acquisition, time=step.time, reason=Reason.GONE, acquisition=None,
+                revision=step.revision, note=note,
+            )  # fmt: skip
 
 
 def _allot(
@@ -389,12 +393,6 @@ def _line(
 ) -> PlanLine:
     """Line without step and sizes; `_allot` fills them in."""
     return PlanLine(
-        id=acquisition.id,
-        time=acquisition.time,
-        reason=reason,
-        acquisition=acquisition,
-        blocks=blocks,
-        revision=revision,
-        note=note,
-        attempts=attempts or {},
-    )
+        id=acquisition.id, time=acquisition.time, reason=reason, acquisition=acquisition,
+        blocks=blocks, revision=revision, note=note, attempts=attempts or {},
+    )  # fmt: skip

@@ -261,13 +261,13 @@ def _plan_cube(found: Found, zone: Zone, *, allow_changes: bool) -> CubePlan:
 def _held(ledger: Ledger, zone: Zone) -> tuple[HeldStep, ...]:
     """Steps as the planner wants them; blocks into which the region has grown since are pending again."""
     grown = {region: _grown(region, zone) for region in {entry.region for entry in ledger.entries}}
-    return tuple(
-        replace(
-            entry.held,
-            states={**entry.held.states, **dict.fromkeys(grown[entry.region] & entry.held.states.keys(), _PENDING)},
-        )
-        for entry in ledger.entries
-    )
+    return tuple(_with_pending(entry.held, grown[entry.region]) for entry in ledger.entries)
+
+
+def _with_pending(step: HeldStep, blocks: frozenset[Block]) -> HeldStep:
+    if blocks.isdisjoint(step.states):
+        return step
+    return replace(step, states={**step.states, **dict.fromkeys(blocks & step.states.keys(), _PENDING)})
 
 
 def _grown(held: str, zone: Zone) -> frozenset[Block]:

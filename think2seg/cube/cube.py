@@ -20,7 +20,7 @@ from think2seg.cube.layout import (
 )
 from think2seg.cube.lease import Lease
 from think2seg.cube.ledger import Ledger, compact, read_ledger
-from think2seg.cube.publish import publish, roll_forward, sweep_all
+from think2seg.cube.publish import publish, roll_forward, seal, sweep_all
 from think2seg.cube.receipts import Receipt, read_receipts, read_unpublished
 from think2seg.cube.store import BeforeWrite, CubeStore, explained, local_path, shown
 from think2seg.cube.writer import BlockWriter
@@ -56,7 +56,8 @@ class Cube:
 
     def recover(self, lease: Lease) -> None:
         """Read the ledger anew, complete what a killed run decided but did not finish, and sweep what it left."""
-        ledger = roll_forward(self.store, self.spec, read_ledger(self.store), lease)
+        ledger = seal(self.store, read_ledger(self.store, self._ledger), lease)
+        ledger = roll_forward(self.store, self.spec, ledger, lease)
         self._ledger = compact(self.store, ledger)
         sweep_all(self.store, len(self._ledger.entries))
         self._rolled_forward = True
@@ -91,6 +92,8 @@ class Cube:
     ) -> None:
         """Make finished steps visible, all at once.
 
+        Where this raises, it can be called again: what was decided by then is completed, not done twice.
+
         Parameters
         ----------
         lines
@@ -115,10 +118,21 @@ class Cube:
         """
         if not self._rolled_forward:
             self.recover(lease)
+            lines = [line for line in lines if not self._holds(line)]
+        self._rolled_forward = False
         ledger = publish(
             self.store, self.spec, self._ledger, lines, list(receipts), lease, region=region, region_px=region_px
         )
         self._ledger = compact(self.store, ledger)
+        self._rolled_forward = True
+
+    def _holds(self, line: PlanLine) -> bool:
+        """Whether the ledger has decided exactly this line."""
+        if line.step is None or line.acquisition is None or line.step >= len(self._ledger.entries):
+            return False
+        held = self._ledger.entries[line.step].held
+        scenes = {scene.id: scene.fingerprint for scene in line.acquisition.scenes}
+        return (held.acquisition, held.revision, held.scenes) == (line.id, line.revision, scenes)
 
 
 def open_or_create(

@@ -137,8 +137,15 @@ def model_version(prompter: str, segmenter: str) -> str:
     return f"{prompter[:12]}+{segmenter[:12]}"
 
 
-def read_ledger(store: CubeStore) -> Ledger:
+def read_ledger(store: CubeStore, known: Ledger | None = None) -> Ledger:
     """Read the whole ledger.
+
+    Parameters
+    ----------
+    store
+        The cube's store.
+    known
+        What was read of it before: publications never change, so that only later ones are read.
 
     Raises
     ------
@@ -150,11 +157,13 @@ def read_ledger(store: CubeStore) -> Ledger:
         spans = {key: span for key in listed if (span := _span(key)) is not None}
         furthest = max((key for key in spans if key.endswith(_COMPACT)), key=lambda key: spans[key], default=None)
         compacted = spans[furthest][1] if furthest else 0
-        wanted = [*([furthest] if furthest else []), *(key for key in spans if spans[key][0] > compacted)]
+        current = [*([furthest] if furthest else []), *(key for key in spans if spans[key][0] > compacted)]
+        base = known if known is not None and compacted <= known.sequence else Ledger(sequence=compacted)
+        wanted = current if base is not known else [key for key in current if spans[key][1] > base.sequence]
         texts = [store.get(key) for key in wanted]
         if None not in texts:
-            leftover = tuple(sorted(spans.keys() - set(wanted)))
-            return _parsed(list(zip(wanted, texts, strict=True)), compacted, leftover)
+            base = replace(base, compacted=compacted, leftover=tuple(sorted(spans.keys() - set(current))))
+            return _continued(base, list(zip(wanted, texts, strict=True)))
         before, listed = listed, store.list_keys(FOLDER)
         if listed == before:
             raise CubeError(f"{wanted[texts.index(None)]!r} is listed and cannot be read", "", "Check the store.")
@@ -249,13 +258,13 @@ def _span(key: str) -> tuple[int, int] | None:
     return (int(numbers["first"]), int(numbers["last"] or numbers["first"])) if numbers else None
 
 
-def _parsed(files: Sequence[tuple[str, bytes | None]], compacted: int, leftover: tuple[str, ...]) -> Ledger:
-    entries: list[Entry] = []
-    sequence = compacted
+def _continued(base: Ledger, files: Sequence[tuple[str, bytes | None]]) -> Ledger:
+    """Return a ledger with the steps of more files."""
+    entries, sequence = list(base.entries), base.sequence
     codec = _StepCodec()
     for key, text in files:
         if key.endswith(_COMPACT):
-            steps = [json.loads(line) for line in (text or b"").splitlines()]
+            steps = json.loads(b"[%s]" % b",".join((text or b"").splitlines()))
         else:
             document = json.loads(text or b"{}")
             sequence, steps = sequence + 1, document["steps"]
@@ -265,7 +274,7 @@ def _parsed(files: Sequence[tuple[str, bytes | None]], compacted: int, leftover:
             if step["step"] != len(entries):
                 raise _broken(key, sequence, len(entries))
             entries.append(codec.entry(step, entries[-1].region if entries else ""))
-    return Ledger(entries=tuple(entries), sequence=sequence, compacted=compacted, leftover=leftover)
+    return replace(base, entries=tuple(entries), sequence=sequence)
 
 
 def _broken(key: str, sequence: int, step: int) -> CubeError:
@@ -328,29 +337,29 @@ class _StepCodec:
             observed_px=plain["observed_px"],
         )
 
-    def _shared(self, runs: Sequence[tuple[int, int, str]]) -> Mapping[Block, BlockState]:
-        key = str(runs)
-        if key not in self._states:
-            self._states[key] = dict(_unrolled(runs))
-        return self._states[key]
+    def _shared(self, runs: str) -> Mapping[Block, BlockState]:
+        if runs not in self._states:
+            self._states[runs] = dict(_unrolled(runs))
+        return self._states[runs]
 
 
-def _unrolled(runs: Iterable[tuple[int, int, str]]) -> Iterator[tuple[Block, BlockState]]:
-    for row, first, codes in runs:
-        for offset, code in enumerate(codes):
+def _unrolled(runs: str) -> Iterator[tuple[Block, BlockState]]:
+    for run in runs.split():
+        row, first, codes = run.split(":")
+        for col, code in enumerate(codes, int(first)):
             if code != _NOTHING:
-                yield Block(int(row), first + offset), _STATES[int(code)]
+                yield Block(int(row), col), _STATES[int(code)]
 
 
-def _runs(states: Mapping[Block, BlockState]) -> list[tuple[int, int, str]]:
-    """States row by row: row, first column, one digit per column."""
+def _runs(states: Mapping[Block, BlockState]) -> str:
+    """States row by row, ``row:first column:one digit per column``."""
     rows: dict[int, dict[int, int]] = {}
     for block, state in states.items():
         rows.setdefault(block.row, {})[block.col] = _STATES.index(state)
-    return [
-        (row, min(cols), "".join(str(cols.get(col, _NOTHING)) for col in range(min(cols), max(cols) + 1)))
+    return " ".join(
+        f"{row}:{min(cols)}:" + "".join(str(cols.get(col, _NOTHING)) for col in range(min(cols), max(cols) + 1))
         for row, cols in sorted(rows.items())
-    ]
+    )
 
 
 def _listed(blocks: Iterable[Block]) -> list[list[int]]:

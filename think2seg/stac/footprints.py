@@ -37,16 +37,20 @@ def item_footprint(name: str, geometry: dict[str, Any] | None, bbox: Sequence[fl
     CatalogError
         If neither is usable.
     """
-    for shape in (_polygon(geometry), _box(bbox)):
-        if shape is not None:
-            return _split(shape)
+    shape = _polygon(geometry)
+    if shape is None:
+        shape = _box(bbox)
+    if shape is not None:
+        return _split(shape)
     raise CatalogError(f"The item {name!r} has neither a usable geometry nor a usable bbox.")
 
 
 def _polygon(geometry: dict[str, Any] | None) -> BaseGeometry | None:
     if geometry is None:
         return None
-    shape = shapely.force_2d(shapely.from_geojson(json.dumps(geometry), on_invalid="ignore"))
+    shape: BaseGeometry | None = shapely.force_2d(shapely.from_geojson(json.dumps(geometry), on_invalid="ignore"))
+    if shape is not None and shape.geom_type == "Polygon" and not shape.is_empty and shape.is_valid:
+        return shape
     areas = [
         shapely.make_valid(part) for part in shapely.get_parts(shape) if part.geom_type in ("Polygon", "MultiPolygon")
     ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from think2seg.config.archive import HrefRules
@@ -22,8 +22,8 @@ def absolute(href: str, base: str) -> str:
         return href
     if is_url(base):
         return urljoin(base, href)
-    path = Path(unquote(urlsplit(href).path)) if href.lower().startswith("file:") else Path(href)
-    return str((Path(base).parent / path).resolve())
+    path = unquote(urlsplit(href).path) if href.lower().startswith("file:") else href
+    return os.path.realpath(os.path.join(os.path.dirname(base), path))
 
 
 def redacted(href: str) -> str:
@@ -77,18 +77,23 @@ class HrefGuard:
         if is_url(self.catalog):
             parts = urlsplit(self.catalog)
             return f"{parts.scheme}://{parts.netloc}/"
-        return str(Path(self.catalog).parent)
+        return os.path.dirname(self.catalog)
 
     def _own(self, target: str) -> bool:
         if is_url(self.catalog):
             return is_url(target) and _normal(target).startswith(_normal_root(self.root))
-        return not is_url(target) and Path(target).is_relative_to(Path(self.root).resolve())
+        return not is_url(target) and target.startswith(_folder(self.root))
 
     def _listed(self, target: str) -> bool:
         if urlsplit(target).scheme.lower() not in self.rules.schemes:
             return False
         normal = _normal(target)
         return not self.rules.roots or any(normal.startswith(_normal_root(root)) for root in self.rules.roots)
+
+
+@lru_cache
+def _folder(root: str) -> str:
+    return os.path.join(os.path.realpath(root), "")
 
 
 @lru_cache

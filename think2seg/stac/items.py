@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
@@ -106,6 +106,7 @@ def scene_of(item: Item, archive: Archive, guard: HrefGuard) -> Scene:
     }
     baseline = _value(item, rules.baseline)
     needed = {archive.bands[name].asset for name in archive.needed_bands}
+    footprint, bbox = shapely.to_geojson(item.footprint), item.footprint.bounds
     return Scene(
         id=item.id,
         collection=item.collection,
@@ -116,8 +117,8 @@ def scene_of(item: Item, archive: Archive, guard: HrefGuard) -> Scene:
         place=key["place"],
         baseline=baseline,
         updated=_optional_time(item.properties.get("updated") or item.properties.get("created")),
-        bbox_wgs84=item.footprint.bounds,
-        footprint=shapely.to_geojson(item.footprint),
+        bbox_wgs84=bbox,
+        footprint=footprint,
         crs=_crs(item, assets),
         cloud_cover=_number(item.properties.get("eo:cloud_cover")),
         bands=bands,
@@ -126,7 +127,7 @@ def scene_of(item: Item, archive: Archive, guard: HrefGuard) -> Scene:
             {name: asset for name, asset in assets.items() if name in needed},
             item.properties,
         ),
-        item=_plain(item, assets, archive),
+        item=_plain(item, assets, archive, footprint, bbox),
     )
 
 
@@ -150,7 +151,9 @@ def _has_band(asset: Mapping[str, Any] | None, band: Band) -> bool:
     return band.index <= max(counts, default=band.index)
 
 
-def _plain(item: Item, assets: Mapping[str, Mapping[str, Any]], archive: Archive) -> str:
+def _plain(
+    item: Item, assets: Mapping[str, Mapping[str, Any]], archive: Archive, footprint: str, bbox: Sequence[float]
+) -> str:
     """Write the item with the archive's bands only: what workers read and explanations show."""
     document = {
         "type": "Feature",
@@ -158,8 +161,8 @@ def _plain(item: Item, assets: Mapping[str, Mapping[str, Any]], archive: Archive
         "stac_extensions": item.raw.stac_extensions,
         "id": item.id,
         "collection": item.collection,
-        "geometry": json.loads(shapely.to_geojson(item.footprint)),
-        "bbox": list(item.footprint.bounds),
+        "geometry": json.loads(footprint),
+        "bbox": list(bbox),
         "properties": {**item.properties, "datetime": item.time.isoformat().replace("+00:00", "Z")},
         "links": [],
         "assets": {name: _plain_asset(name, asset, archive) for name, asset in sorted(assets.items())},
