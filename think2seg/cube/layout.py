@@ -18,8 +18,9 @@ import zarr
 from pyproj import CRS
 from zarr.core.array import AsyncArray
 from zarr.core.array_spec import ArrayConfig
+from zarr.core.buffer import Buffer
 from zarr.core.metadata import ArrayV3Metadata
-from zarr.storage import StorePath
+from zarr.storage import MemoryStore, StorePath
 
 from think2seg.cube.store import CubeStore
 from think2seg.grid import Grid
@@ -218,6 +219,15 @@ def open_array(store: CubeStore, name: str, document: Json, *, read_only: bool =
     metadata = ArrayV3Metadata.from_dict(dict(document))
     path = StorePath(store.zarr(read_only=read_only), name)
     return zarr.Array(AsyncArray(metadata=metadata, store_path=path, config=_EVERY_CHUNK))
+
+
+def encode_chunks(name: str, document: Json, index: Any, values: npt.ArrayLike) -> dict[str, bytes]:
+    """Encode a part of an array that is made of whole chunks; return chunk key → bytes, in order of their keys."""
+    held: dict[str, Buffer] = {}
+    metadata = ArrayV3Metadata.from_dict(dict(document))
+    path = StorePath(MemoryStore(held), name)
+    zarr.Array(AsyncArray(metadata=metadata, store_path=path, config=_EVERY_CHUNK))[index] = values
+    return {key: held[key].to_bytes() for key in sorted(held)}
 
 
 def chunk_key(array: str, step: int, row: int, col: int) -> str:

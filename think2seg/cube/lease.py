@@ -3,6 +3,9 @@
 Every run that takes the lease creates the next epoch file, exclusively. A run holds the lease while its epoch is the
 highest. Whether a holder is alive is judged without trusting clocks across machines: its heartbeat must change while
 one looks on for the time to live. A process that died on this very machine is recognised at once.
+
+A run may sleep through its time to live (stopped, swapped out, on a machine that was suspended) and wake up anywhere,
+just before a write included. So whatever a later run could disagree about is written through a `Fence`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +29,7 @@ from think2seg.cube.store import CubeStore, shown
 from think2seg.errors import LeaseError, StoreError
 
 FOLDER = "_records/lease"
+_ASIDE = f"{FOLDER}/aside"
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +43,7 @@ class Holder:
     """Host name, boot and process namespace: equal on two processes that can see each other's ids."""
     pid: int
     started: float
-    """Start of the process, seconds since 1970: a process id alone may be used again."""
+    """When the process started, as `_started` tells: a process id alone may be used again."""
     since: str
     """UTC, ISO 8601."""
     command: str
@@ -54,6 +58,39 @@ class Holder:
 class _Beat:
     count: int
     released: bool
+    sealed: bool = True
+    """Whether the holder shut out the one before it, where that had not released the lease."""
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Writes that cannot happen any more once a later run has taken the lease. Picklable.
+
+    Objects are put aside under the run's epoch, then the lease is looked at, then each object is moved into place. Who
+    takes the lease removes what earlier epochs put aside before doing anything else: a move that comes late finds
+    nothing to move, however long the process slept before it.
+    """
+
+    store: CubeStore
+    epoch: int
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects, one after the other in the order given.
+
+        Raises
+        ------
+        LeaseError
+            A later run took the lease; the objects that were not in place by then never will be.
+        """
+        for key, data in objects.items():
+            self.store.put(_aside_key(self.epoch, key), data)
+        check_epoch(self.store, self.epoch)
+        for key in objects:
+            if not self.store.move(_aside_key(self.epoch, key), key):
+                check_epoch(self.store, self.epoch)  # passes where two workers of this run wrote the same block
 
 
 class Lease:
@@ -63,8 +100,11 @@ class Lease:
     its lease.
     """
 
-    def __init__(self, store: CubeStore, holder: Holder, ttl_s: float) -> None:
+    def __init__(self, store: CubeStore, holder: Holder, ttl_s: float, *, seized: bool = False) -> None:
         self.store, self.holder, self.ttl_s = store, holder, ttl_s
+        self.seized = seized
+        """Whether the holder before never gave the lease back, and may be asleep rather than dead: until the ledger is
+        sealed against it."""
         self._beats = 0
         self._renewed = time.monotonic()
         self._stop = threading.Event()
@@ -94,23 +134,28 @@ class Lease:
         while True:
             epochs = _epochs(store)
             last = max(epochs, default=0)
-            if last:
-                _wait_until_free(store, last, ttl_s, say)
+            seized = last > 0 and not _wait_until_free(store, last, ttl_s, say)
             holder = _self(last + 1)
             if not store.create(_epoch_key(holder.epoch), json.dumps(asdict(holder)).encode()):
                 continue
             if max(_epochs(store)) != holder.epoch:
                 store.delete(_epoch_key(holder.epoch))
                 continue
+            _remove_aside(store, holder.epoch)
             for old in epochs:
                 store.delete(_epoch_key(old))
                 store.delete(_beat_key(old))
-            return cls(store, holder, ttl_s)
+            return cls(store, holder, ttl_s, seized=seized)
 
     @property
     def epoch(self) -> int:
         """Number that every later holder exceeds."""
         return self.holder.epoch
+
+    @property
+    def fence(self) -> Fence:
+        """Writes that only the holder of this lease can do."""
+        return Fence(self.store, self.epoch)
 
     def check(self) -> None:
         """Make sure that this run still holds the lease.
@@ -120,6 +165,8 @@ class Lease:
         LeaseError
             It does not, or could not renew it in time.
         """
+        if self._stop.is_set():
+            raise LeaseError("This run gave its lease back", "Only the holder of the lease may write.", "Run again.")
         if time.monotonic() - self._renewed > self.ttl_s:
             self._renew()
         check_epoch(self.store, self.epoch)
@@ -129,7 +176,8 @@ class Lease:
         self._stop.set()
         self._thread.join()
         if self.epoch in _epochs(self.store):
-            self.store.put(_beat_key(self.epoch), _beat_bytes(self._beats + 1, released=True))
+            beat = _Beat(self._beats + 1, released=True, sealed=not self.seized)
+            self.store.put(_beat_key(self.epoch), beat.to_json())
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +201,7 @@ class Lease:
     def _renew(self) -> None:
         check_epoch(self.store, self.epoch)
         self._beats += 1
-        self.store.put(_beat_key(self.epoch), _beat_bytes(self._beats))
+        self.store.put(_beat_key(self.epoch), _Beat(self._beats, released=False).to_json())
         self._renewed = time.monotonic()
 
 
@@ -181,11 +229,14 @@ def current_holder(store: CubeStore) -> Holder | None:
     return None if not last or _beat(store, last).released else _holder(store, last)
 
 
-def _wait_until_free(store: CubeStore, epoch: int, ttl_s: float, say: Callable[[str], None]) -> None:
-    """Return when the epoch's holder released it or is dead; raise `LeaseError` once it shows a sign of life."""
+def _wait_until_free(store: CubeStore, epoch: int, ttl_s: float, say: Callable[[str], None]) -> bool:
+    """Return once the epoch's holder released it in good order (True) or counts as dead (False).
+
+    Raises `LeaseError` where it shows a sign of life.
+    """
     holder, seen = _holder(store, epoch), _beat(store, epoch)
     if seen.released or (holder is not None and _dead_here(holder)):
-        return
+        return seen.released and seen.sealed
     if holder is None:
         raise LeaseError(f"The lease on {shown(store.uri)} changed hands just now", todo="Run again.")
     if (holder.machine, holder.pid) == (_machine(), os.getpid()):
@@ -196,9 +247,17 @@ def _wait_until_free(store: CubeStore, epoch: int, ttl_s: float, say: Callable[[
         time.sleep(min(0.5, ttl_s / 20))
         beat = _beat(store, epoch)
         if beat.released or _dead_here(holder):
-            return
+            return beat.released and beat.sealed
         if beat != seen or max(_epochs(store), default=0) != epoch:
             raise _held(store, holder)
+    return False
+
+
+def _remove_aside(store: CubeStore, epoch: int) -> None:
+    """Remove what epochs before this one put aside."""
+    for key in store.list_keys(_ASIDE):
+        if int(key.removeprefix(f"{_ASIDE}/")[:8]) < epoch:
+            store.delete(key)
 
 
 def _held(store: CubeStore, holder: Holder) -> LeaseError:
@@ -217,11 +276,22 @@ def _dead_here(holder: Holder) -> bool:
     """Whether the holder ran on this machine and its process is gone."""
     if holder.machine != _machine():
         return False
+    started = _started(holder.pid)
+    return started is None or abs(started - holder.started) > 1.0
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, on a scale that setting the clock does not shift; None where it is gone.
+
+    On Linux in clock ticks since the machine's start; elsewhere seconds since 1970, as the kernel noted them.
+    """
     try:
-        started: float = psutil.Process(holder.pid).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    return abs(started - holder.started) > 1.0
+        if not Path("/proc/self/stat").exists():
+            return float(psutil.Process(pid).create_time())
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else float(numbers[18])
 
 
 def _self(epoch: int) -> Holder:
@@ -230,7 +300,7 @@ def _self(epoch: int) -> Holder:
         epoch=epoch,
         machine=_machine(),
         pid=process.pid,
-        started=process.create_time(),
+        started=_started(process.pid) or 0.0,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         command=process.name(),
     )
@@ -246,16 +316,16 @@ def _machine() -> str:
     return "/".join(parts)
 
 
+def _aside_key(epoch: int, key: str) -> str:
+    return f"{_ASIDE}/{epoch:08d}-{key.replace('/', '~')}"
+
+
 def _epoch_key(epoch: int) -> str:
     return f"{FOLDER}/epoch-{epoch:08d}.json"
 
 
 def _beat_key(epoch: int) -> str:
     return f"{FOLDER}/heartbeat-{epoch:08d}.json"
-
-
-def _beat_bytes(count: int, *, released: bool = False) -> bytes:
-    return json.dumps({"count": count, "released": released}).encode()
 
 
 def _epochs(store: CubeStore) -> list[int]:

@@ -5,6 +5,10 @@ file, created exclusively, decides. Everything after it is derived from the ledg
 way however often it is repeated, and visible only once the root's metadata names the new extent. A run that dies
 anywhere leaves either undecided work, which the next run's plan finds by its receipts, or decided work, which
 `roll_forward` completes.
+
+A run that falls asleep anywhere and wakes up after another one took its lease changes nothing: the ledger is sealed
+against it, labels and metadata go through the lease's fence, and whatever else it may still write follows from the
+ledger's decisions alone and is what stands there already.
 """
 
 from __future__ import annotations
@@ -25,15 +29,16 @@ from think2seg.cube.layout import (
     array_documents,
     as_bytes,
     chunk_key,
+    encode_chunks,
     identity_digest,
     open_array,
     root_document,
 )
 from think2seg.cube.lease import Lease
-from think2seg.cube.ledger import Entry, Ledger, check_line, commit
+from think2seg.cube.ledger import Entry, Ledger, check_line, commit, read_ledger
 from think2seg.cube.receipts import FOLDER as RECEIPTS
 from think2seg.cube.receipts import Receipt, bundle_key, read_receipts, receipt_key
-from think2seg.cube.records import STAGING, TABLES, merge
+from think2seg.cube.records import STAGING, TABLES, merge, staged_key
 from think2seg.cube.store import CubeStore, explained, shown
 from think2seg.errors import CubeError, LeaseError, StoreError
 from think2seg.grid import Block
@@ -62,20 +67,28 @@ def publish(
     for line in lines:
         done, base = by_step.get(line.step, {}), known.get(line.id)
         check_line(line, done, base, n_published=len(ledger.entries) + len(entries))
-        _check_chunks(store, line)
+        _check_objects(store, line)
         entry = _new_entry(store, ledger, line, done, base, published, region, region_px)
         known[line.id] = entry
         entries.append(entry)
     if not entries:
         return ledger
-    lease.check()
-    if (committed := commit(store, ledger, entries, epoch=lease.epoch)) is None:
-        raise LeaseError(
-            f"Another run published to {shown(store.uri)} at the same time",
-            "Only the holder of the lease may publish.",
-            "Nothing is lost: run again; finished blocks are kept.",
-        )
-    return roll_forward(store, spec, committed, lease)
+    return roll_forward(store, spec, _decide(store, ledger, entries, lease), lease)
+
+
+def seal(store: CubeStore, ledger: Ledger, lease: Lease) -> Ledger:
+    """Make sure that a run which lost the lease cannot decide anything any more; return the ledger as it stands then.
+
+    Where the lease was seized, an empty publication takes the next number: a sleeper that decides after all did so
+    before, and counts, or finds its number taken.
+    """
+    while lease.seized:
+        lease.check()
+        if (sealed := commit(store, ledger, (), epoch=lease.epoch)) is not None:
+            lease.seized, ledger = False, sealed
+        else:
+            ledger = read_ledger(store)
+    return ledger
 
 
 def roll_forward(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease) -> Ledger:
@@ -91,9 +104,10 @@ def roll_forward(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease)
         state = open_array(store, "state", array_documents(spec, ledger.labels)["state"])
         for entry in ledger.entries[visible:]:
             lease.check()
-            _complete_step(store, spec, ledger, entry)
+            _complete_step(store, spec, ledger, entry, lease)
             with explained(store.uri, "write", "state"):
                 state[entry.step] = entry.state_array(spec.grid.rows, spec.grid.cols)
+        lease.check()
         _write_labels(store, spec, ledger, lease)
         for entry in ledger.entries[visible:]:
             sweep(store, entry.step)
@@ -150,7 +164,7 @@ def blank_block(spec: CubeSpec) -> Mapping[str, np.ndarray[tuple[int, int], np.d
     }
 
 
-def _complete_step(store: CubeStore, spec: CubeSpec, ledger: Ledger, entry: Entry) -> None:
+def _complete_step(store: CubeStore, spec: CubeSpec, ledger: Ledger, entry: Entry, lease: Lease) -> None:
     """Write all of one decided step but its labels. Repeating it changes nothing."""
     base = ledger.entries[entry.base] if entry.base is not None else None
     for array in DATA:
@@ -163,24 +177,34 @@ def _complete_step(store: CubeStore, spec: CubeSpec, ledger: Ledger, entry: Entr
                 store.delete(key)
     _write_blank(store, spec, entry)
     if store.get(bundle_key(entry.step)) is None:
-        _gather_records(store, entry, base)
+        _gather_records(store, entry, base, lease)
 
 
-def _gather_records(store: CubeStore, entry: Entry, base: Entry | None) -> None:
-    """Merge staged rows and single receipts; the bundle of receipts, written last, says that it is done."""
+def _gather_records(store: CubeStore, entry: Entry, base: Entry | None, lease: Lease) -> None:
+    """Merge staged rows and single receipts; the bundle of receipts, written last, says that it is done.
+
+    Whoever lost the lease may find them swept away, half of them even: nothing is written then.
+    """
+    staged = {table: [store.get(staged_key(table, entry.step, block)) for block in entry.fresh] for table in TABLES}
+    receipts = [store.get(receipt_key(entry.step, block)) for block in entry.fresh]
+    if lost := sum(not data for found in (*staged.values(), receipts) for data in found):
+        lease.check()
+        raise CubeError(
+            f"{lost} staged tables and receipts of {entry.held.acquisition} are missing from {shown(store.uri)}",
+            "What the ledger has decided is completed from them.",
+            f"Restore {STAGING}/{entry.step:06d} and {RECEIPTS}/{entry.step:06d} from a copy of the cube.",
+        )
     for table in TABLES:
         merge(
             store,
             table,
-            step=entry.step,
+            [data for data in staged[table] if data],
             acquisition=entry.held.acquisition,
             revision=entry.held.revision,
-            fresh=entry.fresh,
             base_revision=base.held.revision if base is not None else None,
             copied=entry.copied,
         )
-    singles = [store.get(receipt_key(entry.step, block)) for block in entry.fresh]
-    store.put(bundle_key(entry.step), b"".join(single + b"\n" for single in singles if single is not None))
+    store.put(bundle_key(entry.step), b"".join(receipt + b"\n" for receipt in receipts if receipt))
 
 
 def _write_blank(store: CubeStore, spec: CubeSpec, entry: Entry) -> None:
@@ -199,15 +223,29 @@ def _write_labels(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease
     """Labels, then array documents, then, last, the root: the point of publication."""
     labels = ledger.labels
     documents = array_documents(spec, labels)
-    lease.check()
+    objects: dict[str, bytes] = {}
     for name in LABELS:
-        with explained(store.uri, "write", name):
-            open_array(store, name, documents[name])[:] = labels.values(name)
-    lease.check()
-    for name, document in documents.items():
-        store.put(f"{name}/{ROOT_KEY}", as_bytes(document))
-    lease.check()
-    store.put(ROOT_KEY, as_bytes(root_document(spec, documents)))
+        objects |= encode_chunks(name, documents[name], ..., labels.values(name))
+    objects |= {f"{name}/{ROOT_KEY}": as_bytes(document) for name, document in documents.items()}
+    lease.fence.put({**objects, ROOT_KEY: as_bytes(root_document(spec, documents))})
+
+
+def _decide(store: CubeStore, ledger: Ledger, entries: Sequence[Entry], lease: Lease) -> Ledger:
+    """Record a publication in the ledger."""
+    while True:
+        lease.check()
+        if (committed := commit(store, ledger, entries, epoch=lease.epoch)) is not None:
+            return committed
+        latest = read_ledger(store)
+        if latest.entries == (*ledger.entries, *entries):
+            return latest  # it was this publication that took the number: the store's first answer got lost
+        if latest.entries != ledger.entries:
+            raise LeaseError(
+                f"Another run published to {shown(store.uri)} at the same time",
+                "Only the holder of the lease may publish.",
+                "Nothing is lost: run again; finished blocks are kept.",
+            )
+        ledger = latest
 
 
 def _new_entry(
@@ -266,14 +304,19 @@ def _observed_px(store: CubeStore, ledger: Ledger, entry: Entry, blocks: Sequenc
     )
 
 
-def _check_chunks(store: CubeStore, line: PlanLine) -> None:
-    for array in DATA:
-        present = set(store.list_keys(f"{array}/c/{line.step}"))
-        lost = [block for block in line.blocks if chunk_key(array, line.step or 0, *block) not in present]
-        if lost:
+def _check_objects(store: CubeStore, line: PlanLine) -> None:
+    """Make sure that all there is to publish of a line is in the store."""
+    step = line.step or 0
+    wanted = {f"chunks of {array}": [chunk_key(array, step, *block) for block in line.blocks] for array in DATA}
+    wanted |= {f"staged {table}": [staged_key(table, step, block) for block in line.blocks] for table in TABLES}
+    wanted["receipts"] = [receipt_key(step, block) for block in line.blocks]
+    folders = [*(f"{array}/c/{step}" for array in DATA), *(f"{folder}/{step:06d}" for folder in (STAGING, RECEIPTS))]
+    present = {key for folder in folders for key in store.list_keys(folder)}
+    for what, keys in wanted.items():
+        if lost := [key for key in keys if key not in present]:
             raise StoreError(
-                f"{len(lost)} of {len(line.blocks)} chunks of {array} of {line.id} are not in the store",
-                "Every block with a receipt has its chunks.",
+                f"{len(lost)} of {len(keys)} {what} of {line.id} are not in the store, such as {lost[0]}",
+                "Every block with a receipt has its chunks, rows and receipt there.",
                 "Check the store, then run again.",
             )
 

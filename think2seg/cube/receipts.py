@@ -11,6 +11,8 @@ from think2seg.grid import Block
 from think2seg.plan import BlockState, PlanLine
 
 FOLDER = "_records/receipts"
+VOID = b""
+"""Stands in a receipt's place while its block is written anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +99,13 @@ def read_receipts(store: CubeStore, step: int) -> tuple[Receipt, ...]:
     bundle = store.get(bundle_key(step))
     if bundle is not None:
         return tuple(Receipt.from_json(line) for line in bundle.splitlines())
-    texts = [store.get(key) for key in store.list_keys(f"{FOLDER}/{step:06d}")]
-    return tuple(Receipt.from_json(text) for text in texts if text is not None)
+    return _read(store, store.list_keys(f"{FOLDER}/{step:06d}"))
 
 
 def read_unpublished(store: CubeStore, n_published: int) -> tuple[Receipt, ...]:
     """Receipts that a run left without publishing them, in step and block order."""
     keys = [key for key in store.list_keys(FOLDER) if key.endswith(".json") and int(key.split("/")[-2]) >= n_published]
-    texts = [store.get(key) for key in keys]
-    return tuple(Receipt.from_json(text) for text in texts if text is not None)
+    return _read(store, keys)
 
 
 def reusable(
@@ -128,3 +128,8 @@ def reusable(
         and (receipt.prompter, receipt.segmenter) == (prompter, segmenter)
         and receipt.state is not BlockState.FAILED
     )
+
+
+def _read(store: CubeStore, keys: Iterable[str]) -> tuple[Receipt, ...]:
+    """Read single receipts, but for those that are void or gone."""
+    return tuple(Receipt.from_json(text) for key in keys if (text := store.get(key)))

@@ -159,17 +159,15 @@ def decode(name: str, data: bytes) -> pa.Table:
 def merge(
     store: CubeStore,
     name: str,
+    staged: Iterable[bytes],
     *,
-    step: int,
     acquisition: str,
     revision: int,
-    fresh: Iterable[Block],
     base_revision: int | None,
     copied: Iterable[Block],
 ) -> None:
-    """Write the rows of one revision: those staged by its fresh blocks, and those of the blocks it copies."""
-    staged = (store.get(staged_key(name, step, block)) for block in sorted(fresh))
-    parts = [decode(name, data) for data in staged if data is not None]
+    """Write the rows of one revision: those staged by its fresh blocks, in order, and those of the blocks it copies."""
+    parts = [decode(name, data) for data in staged]
     if base_revision is not None:
         base = store.get(table_key(name, acquisition, base_revision))
         if base is not None:

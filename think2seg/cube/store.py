@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
 type BeforeWrite = Callable[[str], None]
-"""Called with an object's key before it is put, copied to or deleted."""
+"""Called with an object's key before it is put, copied or moved to, or deleted."""
 
 _CLIENT: ClientConfig = {"timeout": "60s", "connect_timeout": "10s"}
 _memory: dict[str, MemoryStore] = {}
@@ -90,6 +90,19 @@ class CubeStore:
         self._announce(target)
         with self._explained("copy", source):
             obstore.copy(self._objects, source, target)
+
+    def move(self, source: str, target: str) -> bool:
+        """Move one object, replacing what was there; False, and nothing changed, where there is no such object.
+
+        In a folder this is one indivisible step. Object stores copy on their side and delete then: the copy is one.
+        """
+        self._announce(target)
+        with self._explained("move", source):
+            try:
+                obstore.rename(self._objects, source, target)
+            except FileNotFoundError:
+                return False
+        return True
 
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
-from think2seg.cube.layout import DATA, NO_LABELS, NOT_OBSERVED, CubeSpec, array_documents, open_array
-from think2seg.cube.lease import check_epoch
-from think2seg.cube.receipts import Failure, Receipt, receipt_key
+from think2seg.cube.layout import DATA, NO_LABELS, NOT_OBSERVED, CubeSpec, array_documents, encode_chunks
+from think2seg.cube.lease import Fence
+from think2seg.cube.receipts import VOID, Failure, Receipt, receipt_key
 from think2seg.cube.records import TABLES, Row, encode, staged_key, table_of
-from think2seg.cube.store import CubeStore, explained
+from think2seg.cube.store import CubeStore
 from think2seg.errors import CubeError
 from think2seg.imagery import BLOCKING, Quality
 from think2seg.plan import BlockJob, BlockState
@@ -40,7 +39,7 @@ class BlockWriter:
     segmenter: str
     """Digests of the weights, for the receipts."""
     epoch: int | None = None
-    """The run's lease; a worker whose run lost it stops instead of writing."""
+    """The run's lease: a worker whose run lost it cannot write any more. None: nobody else writes."""
 
     def write_block(
         self,
@@ -97,13 +96,11 @@ class BlockWriter:
             )
             for name, rows in zip(TABLES, (traces, instances), strict=True)
         }
-        if self.epoch is not None:
-            check_epoch(self.store, self.epoch)
         key = receipt_key(job.step, job.block)
-        self.store.delete(key)
-        self._write_arrays(job, arrays)
-        for name, table in tables.items():
-            self.store.put(staged_key(name, job.step, job.block), encode(table))
+        if self.store.get(key):
+            self._put({key: VOID})
+        rows = {staged_key(name, job.step, job.block): encode(table) for name, table in tables.items()}
+        self._put({**self._chunks(job, arrays), **rows})
         receipt = Receipt(
             step=job.step,
             acquisition=job.acquisition.id,
@@ -123,25 +120,34 @@ class BlockWriter:
             failures=tuple(failures),
             seam=dict(seam or {}),
         )
-        self.store.put(key, receipt.to_json().encode())
+        self._put({key: receipt.to_json().encode()})
         return receipt
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
-    def _targets(self) -> dict[str, zarr.Array[Any]]:
+    def _documents(self) -> dict[str, dict[str, Any]]:
         documents = array_documents(self.spec, NO_LABELS)
         for name in DATA:
             documents[name]["shape"][0] = self.n_steps
-        return {name: open_array(self.store, name, documents[name]) for name in DATA}
+        return {name: documents[name] for name in DATA}
 
-    def _write_arrays(self, job: BlockJob, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def _chunks(self, job: BlockJob, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:
         side = self.spec.grid.block_px
         y, x = job.block.row * side, job.block.col * side
-        for name, target in self._targets.items():
-            with explained(self.store.uri, "write", name):
-                target[job.step, y : y + side, x : x + side] = arrays[name]
+        index = (job.step, slice(y, y + side), slice(x, x + side))
+        chunks: dict[str, bytes] = {}
+        for name, document in self._documents.items():
+            chunks |= encode_chunks(name, document, index, arrays[name])
+        return chunks
+
+    def _put(self, objects: Mapping[str, bytes]) -> None:
+        if self.epoch is not None:
+            Fence(self.store, self.epoch).put(objects)
+            return
+        for key, data in objects.items():
+            self.store.put(key, data)
 
     def _check(self, job: BlockJob, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         what, side, grid = f"Block {tuple(job.block)} of {job.acquisition.id}", self.spec.grid.block_px, self.spec.grid
