@@ -196,26 +196,33 @@ def _union(drawn: Sequence[Drawn], frame_px: int) -> Mask:
     return union
 
 
-def ask_with(model: Any, processor: Any, template: Template, *, max_new_tokens: int) -> Ask:
-    """Greedy answers of a Qwen2.5-VL in this process, a different question for every image of a batch."""
+def ask_with(
+    model: Any, processor: Any, template: Template, *, max_new_tokens: int, temperature: float | None = None
+) -> Ask:
+    """Answers of a Qwen2.5-VL in this process, a different question for every image of a batch.
+
+    temperature: None for greedy answers, else that of the sampling.
+    """
+    how: dict[str, Any] = {"do_sample": False} if temperature is None else {"do_sample": True, "top_k": 0}
+    if temperature is not None:
+        how["temperature"] = temperature
 
     def ask(images: Sequence[Image], questions: Sequence[str]) -> list[str]:
         texts = [processor.apply_chat_template(template.messages(q), add_generation_prompt=True) for q in questions]
         inputs = processor(text=texts, images=list(images), padding=True, padding_side="left", return_tensors="pt")
         with torch.inference_mode():
-            tokens = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+            tokens = model.generate(**inputs, **how, max_new_tokens=max_new_tokens)
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         return list(processor.tokenizer.batch_decode(answers, skip_special_tokens=True))
 
     return ask
 
 
-def evaluate_folders(samples: Sequence[Sample], prompter: Path, segmenter: Path | None) -> list[Outcome]:
-    """Evaluate exported weights folders; without a segmenter, boxes are compared."""
+def ask_folder(prompter: Path, *, temperature: float | None = None) -> tuple[Ask, str]:
+    """Answers of an exported prompter folder, and what its reasoning says of a concept it does not know."""
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     from think2seg.prompting.folder import folder_template, read_description
-    from think2seg.segmentation.sam import SamSegmenter
 
     description = read_description(prompter)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(prompter, dtype=torch.float32, local_files_only=True)
@@ -224,6 +231,15 @@ def evaluate_folders(samples: Sequence[Sample], prompter: Path, segmenter: Path 
         AutoProcessor.from_pretrained(prompter, local_files_only=True),
         folder_template(prompter, description, None),
         max_new_tokens=description.max_new_tokens,
+        temperature=temperature,
     )
+    return ask, description.unknown_reasoning or ""
+
+
+def evaluate_folders(samples: Sequence[Sample], prompter: Path, segmenter: Path | None) -> list[Outcome]:
+    """Evaluate exported weights folders; without a segmenter, boxes are compared."""
+    from think2seg.segmentation.sam import SamSegmenter
+
+    ask, unknown_reasoning = ask_folder(prompter)
     draws = None if segmenter is None else SamSegmenter(segmenter, digest="", dtype="float32", device="cpu")
-    return evaluate_pair(samples, ask, draws, unknown_reasoning=description.unknown_reasoning or "")
+    return evaluate_pair(samples, ask, draws, unknown_reasoning=unknown_reasoning)
