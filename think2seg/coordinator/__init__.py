@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_rows, plan_run
+from think2seg.coordinator.redraw import RedrawSummary, run_redraw
+from think2seg.coordinator.redraw_plan import RedrawPlan, plan_redraw
 from think2seg.coordinator.run import ArchiveRun, Group, Progress, run_archive
 from think2seg.coordinator.status import CubeStatus, cube_status
 from think2seg.coordinator.summary import RunSummary
@@ -14,11 +16,15 @@ __all__ = [
     "Found",
     "Group",
     "Progress",
+    "RedrawPlan",
+    "RedrawSummary",
     "RunPlan",
     "RunSummary",
     "cube_status",
     "find",
+    "plan_redraw",
     "plan_rows",
     "plan_run",
     "run_archive",
+    "run_redraw",
 ]
