@@ -6,9 +6,8 @@ import pytest
 import torch
 from support.checkpoints import byte_level_tokenizer
 
-from think2seg.prompting.presence import PresenceRecorder, TokenClasses
-
-PROMPT = 3
+from think2seg.prompting.decision import Decision
+from think2seg.prompting.presence import TokenClasses
 
 
 class Pieces:
@@ -27,18 +26,16 @@ class Pieces:
 def presence_of(pieces: Pieces, steps: list[tuple[str, dict[str, float]]]) -> float | None:
     """Presence after tokens were generated in turn, each from the given probabilities (the rest goes to ``other``)."""
     vocabulary = len(pieces) + 2
-    recorder = PresenceRecorder(TokenClasses(pieces, vocabulary), PROMPT)
-    ids = [0] * PROMPT
+    classes, decision = TokenClasses(pieces, vocabulary), Decision()
     for token, probabilities in steps:
         p = torch.full((vocabulary,), 1e-12)
         for piece, value in probabilities.items():
             p[pieces.pieces.index(piece)] = value
         p[pieces.pieces.index("other")] += max(0.0, 1 - float(p.sum()))
-        scores = p.log()[None]
-        assert torch.equal(recorder(torch.tensor([ids]), scores), scores)
-        ids.append(pieces.pieces.index(token))
-    recorder(torch.tensor([ids]), torch.zeros(1, vocabulary))
-    return recorder.presence[0]
+        if decision.deciding:
+            classes.weigh(decision, p.log())
+        decision.read(token)
+    return decision.presence
 
 
 SINGLE = Pieces("other", "<answer>", "```", "json", "[", "]", "{", "\n", "x")
@@ -92,15 +89,3 @@ def test_classes_of_a_real_byte_level_vocabulary() -> None:
         assert masks[:, ids[0]].tolist() == [float(which == 0), float(which == 1)]
     assert classes.before[:, tokenizer.convert_tokens_to_ids("[")].sum() == 0
     assert classes.after[:, len(tokenizer) :].sum() == 0
-
-
-def test_rows_are_watched_apart() -> None:
-    recorder = PresenceRecorder(TokenClasses(FIXED, len(FIXED)), PROMPT)
-    lead = FIXED.pieces.index("</think> <answer>```json[")
-    opens, closes = torch.full((len(FIXED),), -30.0), torch.full((len(FIXED),), -30.0)
-    opens[3], closes[4] = 0.0, 0.0
-    recorder(torch.zeros(2, PROMPT, dtype=torch.long), torch.zeros(2, len(FIXED)))
-    ids = torch.tensor([[0] * PROMPT + [lead]] * 2)
-    recorder(ids, torch.stack([opens, closes]))
-    recorder(torch.cat([ids, torch.tensor([[3], [4]])], 1), torch.zeros(2, len(FIXED)))
-    assert recorder.presence == [1.0, 0.0]

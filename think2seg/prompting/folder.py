@@ -5,6 +5,7 @@ Folders as published have no such file; the defaults are what they were trained 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,23 @@ from think2seg.errors import ModelError
 from think2seg.prompting.template import Template, load_template
 
 DESCRIPTION = "think2seg.json"
+_SMALLEST = 5e-5
+"""What a raw presence of 0, which is rounded, may be at most."""
+
+
+class Calibration(BaseModel):
+    """Platt scaling of presence, fitted on held-out tiles: sigmoid(scale · logit(p) + bias)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    scale: PositiveFloat
+    bias: float
+
+    def calibrated(self, presence: float) -> float:
+        """The probability that stands for a raw `presence`, both in [0, 1]; rounded to 4 decimals."""
+        clipped = min(max(presence, _SMALLEST), 1 - _SMALLEST)
+        logit = self.scale * math.log(clipped / (1 - clipped)) + self.bias
+        return round(1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit)), 4)
 
 
 class PrompterDescription(BaseModel):
@@ -28,6 +46,7 @@ class PrompterDescription(BaseModel):
     max_new_tokens: PositiveInt = 2048
     unknown_reasoning: Annotated[str, Field(min_length=1)] | None = None
     """What the reasoning says when the model does not know the concept asked for."""
+    presence: Calibration | None = None
     footprint_m: tuple[PositiveFloat, PositiveFloat] | None = None
     """Smallest and largest tile footprint seen in training, metres."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import batched
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,26 @@ import torch
 import transformers
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    AutoProcessor,
-    GenerationConfig,
-    LogitsProcessorList,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from think2seg.errors import ModelError
+from think2seg.prompting.batch import Batch, Limits, Row, Script
+from think2seg.prompting.decoder import TextDecoder
 from think2seg.prompting.folder import folder_template, read_description
-from think2seg.prompting.presence import PresenceRecorder, TokenClasses
-from think2seg.prompting.protocol import Reply
+from think2seg.prompting.presence import TokenClasses
+from think2seg.prompting.protocol import Answered, Reply
 from think2seg.prompting.template import Template
+from think2seg.prompting.vision import VisionEncoder
 from think2seg.segmentation.devices import choose_device, choose_dtype
+
+_log = logging.getLogger(__name__)
 
 
 class LocalPrompter:
-    """Qwen2.5-VL answering greedily, in batches of one fixed shape.
+    """Qwen2.5-VL answering greedily, by continuous batching; see `think2seg.prompting.batch`.
 
-    A batch is filled up by repeating its last tile: matrix kernels round differently for different shapes, and on a
-    CPU in float32 with one thread an answer must not depend on what is asked beside it.
+    An answer ends at its closing answer tag. On a CPU in float32 with one thread it does not depend on what is asked
+    beside it.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class LocalPrompter:
         self.footprint_m = description.footprint_m
         self.unknown_reasoning = description.unknown_reasoning
         self.template: Template = folder_template(folder, description, template)
+        self._calibration = description.presence
         self._device = choose_device(device)
         self._processor, self._model = _load(folder, choose_dtype(dtype, self._device))
         self._model.to(self._device)
@@ -67,44 +69,105 @@ class LocalPrompter:
             eos_token_id=_end_tokens(self._model, tokenizer),
             pad_token_id=tokenizer.pad_token_id,
         )
+        self._ends = frozenset(self._generation.eos_token_id)
         self._classes = TokenClasses(tokenizer, self._model.config.text_config.vocab_size)
+        self._decoder = TextDecoder(self._model)
+        self._vision = VisionEncoder(self._model, self._processor.image_processor, self.frame_px)
+        self._rows = batch
+        self._scripts: dict[str, Script] = {}
 
     def ask(self, tiles: Sequence[npt.NDArray[np.uint8]], question: str) -> list[Reply]:
         """One reply per tile, in order; see `Prompter.ask`."""
+        replies = {answered.tile: answered.reply for answered in self.answers(tiles, [question])}
+        return [replies[number] for number in range(len(tiles))]
+
+    def answers(self, tiles: Iterable[npt.NDArray[np.uint8]], questions: Sequence[str]) -> Iterator[Answered]:
+        """Replies as they come, tiles taken as there is room for them; see `StreamingPrompter.answers`.
+
+        Where the device's memory does not do, the batch is halved, and what was under way is asked again.
+        """
+        scripts = [self._script(question) for question in questions]
+        coming: Iterator[tuple[int, npt.NDArray[np.uint8]]] = (
+            (number, np.asarray(self._frame(tile))) for number, tile in enumerate(tiles)
+        )
+        batch: Batch | None = None
+        told: set[tuple[int, int]] = set()
+        while True:
+            try:
+                batch = batch or self._batch(scripts)
+                ended = batch.fill(coming)
+                if batch.idle and not ended:
+                    return
+                ended += batch.step()
+            except torch.OutOfMemoryError as error:
+                frames = {row.tile: row.frame for row in batch.unfinished()} if batch else {}
+                coming = chain(frames.items(), coming)
+                batch = None
+                self._make_smaller(scripts, error)
+                continue
+            for row in ended:
+                if (row.tile, row.question) not in told:
+                    told.add((row.tile, row.question))
+                    yield Answered(tile=row.tile, question=row.question, reply=self._reply(row))
+
+    def _batch(self, scripts: Sequence[Script]) -> Batch:
+        limits = Limits(ends=self._ends, max_new_tokens=self._generation.max_new_tokens)
+        return Batch(self._decoder, self._vision, self._classes, scripts, limits, rows=self._rows)
+
+    def _script(self, question: str) -> Script:
+        """The tokens of a question with the image of any frame."""
+        if question not in self._scripts:
+            self._scripts = {**self._scripts, question: self._tokenized(question)}
+        return self._scripts[question]
+
+    def _tokenized(self, question: str) -> Script:
         text = self._processor.apply_chat_template(self.template.messages(question), add_generation_prompt=True)
-        replies: list[Reply] = []
-        for part in batched(tiles, self.batch):
-            frames = [self._frame(tile) for tile in part]
-            frames += frames[-1:] * (self.batch - len(frames))
-            replies += self._answer(frames, text)[: len(part)]
-        return replies
+        blank = Image.new("RGB", (self.frame_px, self.frame_px))
+        inputs = self._processor(text=[text], images=[blank], return_tensors="pt")
+        if not torch.equal(inputs["image_grid_thw"], self._vision.grid):
+            raise ModelError(
+                f"This prompter's processor makes {inputs['image_grid_thw'].tolist()[0]} patches (times, rows, columns)"
+                f" of a frame of {self.frame_px} px, which its patch size does not give.",
+                "The frame's side must be a multiple of a merged patch, and within the processor's limits.",
+                "Correct frame_px in the folder's think2seg.json, or the sizes in its preprocessor configuration.",
+            )
+        tokens: Tensor = inputs["input_ids"][0]
+        places = (tokens == self._model.config.image_token_id).nonzero()[:, 0]
+        positions, _ = self._model.model.get_rope_index(
+            inputs["input_ids"], mm_token_type_ids=inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"]
+        )
+        return Script(
+            head=tokens[: int(places[0])].to(self._device),
+            tail=tokens[int(places[-1]) + 1 :].to(self._device),
+            positions=positions[:, 0].to(self._device),
+        )
+
+    def _make_smaller(self, scripts: Sequence[Script], error: torch.OutOfMemoryError) -> None:
+        """Halve the batch; ModelError where it cannot be."""
+        longest = max(script.positions.shape[1] for script in scripts) + self._generation.max_new_tokens
+        if self._rows <= 1:
+            raise ModelError(
+                f"{self._device} has no memory for a single answer of {longest} tokens: {error}",
+                f"Its keys and values take {self._decoder.cache_bytes(longest) / 1e6:.0f} MB beside the weights.",
+                "Lower models.prompter.max_new_tokens, choose a smaller model or a device with more memory.",
+            ) from error
+        self._rows //= 2
+        _log.warning("%s is out of memory: going on with %d tiles at a time", self._device, self._rows)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _frame(self, tile: npt.NDArray[np.uint8]) -> Image.Image:
         side = self.frame_px
         return Image.fromarray(tile).resize((side, side), Image.Resampling.LANCZOS)
 
-    def _answer(self, frames: list[Image.Image], text: str) -> list[Reply]:
-        inputs = self._processor(
-            text=[text] * len(frames), images=frames, padding=True, padding_side="left", return_tensors="pt"
-        ).to(self._device)
-        prompt_tokens = inputs["input_ids"].shape[1]
-        recorder = PresenceRecorder(self._classes, prompt_tokens)
-        with torch.inference_mode():
-            sequences = self._model.generate(
-                **inputs, generation_config=self._generation, logits_processor=LogitsProcessorList([recorder])
-            )
-        return [
-            self._reply(tokens, presence)
-            for tokens, presence in zip(sequences[:, prompt_tokens:].cpu(), recorder.presence, strict=True)
-        ]
-
-    def _reply(self, tokens: Tensor, presence: float | None) -> Reply:
-        ends = torch.isin(tokens, torch.tensor(self._generation.eos_token_id)).nonzero()
-        count = int(ends[0]) + 1 if len(ends) else len(tokens)
+    def _reply(self, row: Row) -> Reply:
+        presence = row.decision.presence
+        if presence is not None and self._calibration is not None:
+            presence = self._calibration.calibrated(presence)
         return Reply(
-            text=self._processor.tokenizer.decode(tokens[:count], skip_special_tokens=True),
-            finish="stop" if len(ends) else "length",
-            tokens=count,
+            text=self._processor.tokenizer.decode(row.tokens, skip_special_tokens=True),
+            finish=row.finish or "length",
+            tokens=len(row.tokens),
             presence=presence,
         )
 

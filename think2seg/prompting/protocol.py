@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import batched
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,16 @@ class Reply:
     presence: float | None
     """P(the list opens an instance) against P(the list closes at once), in [0, 1] and rounded to 4 decimals; None where
     the answer never came to its list or the prompter does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A reply among those to several questions about several tiles."""
+
+    tile: int
+    question: int
+    """Positions of the tile and the question among those asked."""
+    reply: Reply
 
 
 class Prompter(Protocol):
@@ -63,3 +74,25 @@ class Prompter(Protocol):
         tiles: (t, t, 3) uint8 sRGB each; the prompter resizes them to its frame.
         Raises ModelError when the model cannot answer at all.
         """
+
+
+@runtime_checkable
+class StreamingPrompter(Prompter, Protocol):
+    """A prompter that takes tiles as it has room for them, and shares what questions about one tile have in common."""
+
+    def answers(self, tiles: Iterable[npt.NDArray[np.uint8]], questions: Sequence[str]) -> Iterator[Answered]:
+        """One reply per tile and question, in any order; the same ones as `ask` gives."""
+
+
+def answers_of(
+    prompter: Prompter, tiles: Iterable[npt.NDArray[np.uint8]], questions: Sequence[str]
+) -> Iterator[Answered]:
+    """Replies of any prompter as they come: one that does not stream is asked batch by batch."""
+    if isinstance(prompter, StreamingPrompter):
+        yield from prompter.answers(tiles, questions)
+        return
+    for part in batched(enumerate(tiles), max(1, prompter.batch)):
+        for question, text in enumerate(questions):
+            replies = prompter.ask([tile for _, tile in part], text)
+            for (tile, _), reply in zip(part, replies, strict=True):
+                yield Answered(tile=tile, question=question, reply=reply)

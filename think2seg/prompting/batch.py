@@ -1,0 +1,197 @@
+"""Continuous batching: rows whose answers end leave the batch, and the next tiles take their places.
+
+On a CPU in float32 with one thread an answer does not depend on what is asked beside it, bit for bit: tiles are read
+one by one, steps are taken by groups of rows of one fixed number, and a row looks at its own positions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from think2seg.prompting.answers import Finish
+from think2seg.prompting.decision import Decision
+from think2seg.prompting.decoder import WINDOW_TOKENS, TextDecoder
+from think2seg.prompting.presence import TokenClasses
+from think2seg.prompting.vision import VisionEncoder
+
+type Frame = npt.NDArray[np.uint8]
+_GROUP_ON_CPU = 16
+_TILES_AT_ONCE = 8
+"""Tiles whose images are encoded and read together on a GPU."""
+_OPENS, _CLOSES = "<answer>", "</answer>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Script:
+    """The tokens of one question, which a frame's image is part of."""
+
+    head: Tensor
+    """(h,) int64: what precedes the image."""
+    tail: Tensor
+    """(t,) int64: what follows it, the question included."""
+    positions: Tensor
+    """(3, h + image + t) int64: positions of all tokens in time, height and width."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When an answer ends."""
+
+    ends: frozenset[int]
+    """Tokens that end it."""
+    max_new_tokens: int
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One answer under way."""
+
+    tile: int
+    question: int
+    frame: Frame
+    length: int = 0
+    """Positions of the cache that are filled."""
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    decision: Decision = field(default_factory=Decision)
+    finish: Finish | None = None
+
+    def take(self, token: int, piece: str, limits: Limits) -> bool:
+        """Note the next token; whether the answer ends with it. What follows a closing answer tag is never read."""
+        self.tokens.append(token)
+        self.decision.read(piece)
+        self.text += piece
+        if token in limits.ends or (_OPENS in self.text and _CLOSES in self.text.partition(_OPENS)[2]):
+            self.finish = "stop"
+        elif len(self.tokens) == limits.max_new_tokens:
+            self.finish = "length"
+        return self.finish is not None
+
+
+class Batch:
+    """Rows of one shape over one cache. All questions of a tile share its image's keys and values."""
+
+    def __init__(
+        self,
+        decoder: TextDecoder,
+        vision: VisionEncoder,
+        classes: TokenClasses,
+        scripts: Sequence[Script],
+        limits: Limits,
+        *,
+        rows: int,
+    ) -> None:
+        """Allocate a batch of at least `rows` rows, on a CPU of whole groups."""
+        on_cpu = decoder.device.type == "cpu"
+        self._group = _GROUP_ON_CPU if on_cpu else rows
+        self.n_rows = -(-rows // self._group) * self._group
+        self._at_once = 1 if on_cpu else min(_TILES_AT_ONCE, self.n_rows)
+        self._decoder, self._vision, self._classes, self._limits = decoder, vision, classes, limits
+        self._scripts = scripts
+        longest = max(script.positions.shape[1] for script in scripts)
+        positions = -(-(longest + limits.max_new_tokens) // WINDOW_TOKENS) * WINDOW_TOKENS
+        self._cache = decoder.cache(self.n_rows, positions)
+        self._scratch = decoder.cache(self._at_once, longest)
+        self._ropes = [decoder.rope(script.positions) for script in scripts]
+        script = scripts[0]
+        self._read = script.positions.shape[1] - len(script.tail)
+        self._shift = int(script.positions[0, -1]) + 1 - script.positions.shape[1]
+        self._text_rope = decoder.rope(torch.arange(positions).add(self._shift).clamp(min=0).expand(3, -1))
+        self._slots: list[Row | None] = [None] * self.n_rows
+        self._unplaced: list[list[Row]] = []
+        self._read_heads()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no answer is under way."""
+        return not self._unplaced and not any(self._slots)
+
+    def unfinished(self) -> list[Row]:
+        """Rows that have not ended."""
+        return [row for row in self._slots if row] + [row for rows in self._unplaced for row in rows]
+
+    @torch.inference_mode()
+    def fill(self, coming: Iterator[tuple[int, Frame]]) -> list[Row]:
+        """Take tiles while there are places for them; give back answers that end with their first token."""
+        ended: list[Row] = []
+        while True:
+            free = [slot for slot, row in enumerate(self._slots) if row is None]
+            if len(free) < self._at_once:
+                return ended
+            if not self._unplaced:
+                tiles = list(islice(coming, self._at_once))
+                if not tiles:
+                    return ended
+                questions = range(len(self._scripts))
+                self._unplaced = [[Row(tile, question, frame) for tile, frame in tiles] for question in questions]
+                self._read_images([frame for _, frame in tiles])
+            ended += self._place(free)
+
+    @torch.inference_mode()
+    def step(self) -> list[Row]:
+        """Add a token to every row; give back the rows that end with it."""
+        ended: list[Row] = []
+        for start in range(0, self.n_rows, self._group):
+            group = self._slots[start : start + self._group]
+            if not any(group):
+                continue
+            lengths = torch.tensor([row.length if row else 0 for row in group], device=self._decoder.device)
+            tokens = torch.tensor([row.tokens[-1] if row else 0 for row in group], device=self._decoder.device)
+            cache = self._cache[:, :, start : start + self._group]
+            logits = self._decoder.step(tokens, lengths, self._text_rope[lengths], cache)
+            for row in group:
+                if row:
+                    row.length += 1
+            ended += self._choose(group, logits)
+        self._slots = [None if row and row.finish else row for row in self._slots]
+        return ended
+
+    def _read_heads(self) -> None:
+        head, rope = self._scripts[0].head, self._ropes[0]
+        with torch.inference_mode():
+            hidden = self._decoder.embed(head).expand(self._at_once, -1, -1)
+            self._decoder.extend(hidden, rope[: len(head)], self._scratch, 0, logits=False)
+
+    def _read_images(self, frames: list[Frame]) -> None:
+        """Encode images and fill the scratch cache with their keys and values, after those of the head."""
+        full = frames + frames[-1:] * (self._at_once - len(frames))
+        head = len(self._scripts[0].head)
+        rope = self._ropes[0][head : self._read]
+        self._decoder.extend(self._vision(full), rope, self._scratch, head, logits=False)
+
+    def _place(self, free: Sequence[int]) -> list[Row]:
+        """Read the next question about the images in the scratch cache, and give its rows their places."""
+        rows = self._unplaced[0]
+        script, rope = self._scripts[rows[0].question], self._ropes[rows[0].question]
+        hidden = self._decoder.embed(script.tail).expand(self._at_once, -1, -1)
+        logits = self._decoder.extend(hidden, rope[self._read :], self._scratch, self._read, logits=True)
+        length = script.positions.shape[1]
+        for number, (slot, row) in enumerate(zip(free, rows, strict=False)):
+            self._cache[:, :, slot, :, :length] = self._scratch[:, :, number, :, :length]
+            row.length = length
+            self._slots[slot] = row
+        self._unplaced.pop(0)
+        assert logits is not None
+        ended = self._choose(rows, logits)
+        self._slots = [None if row and row.finish else row for row in self._slots]
+        return ended
+
+    def _choose(self, rows: Sequence[Row | None], logits: Tensor) -> list[Row]:
+        """Give every row its likeliest token; those that end with it."""
+        chosen = logits.argmax(dim=-1).tolist()
+        ended = []
+        for row, token, scores in zip(rows, chosen, logits, strict=False):
+            if row is None:
+                continue
+            if row.decision.deciding:
+                self._classes.weigh(row.decision, scores)
+            if row.take(token, self._classes.pieces[token], self._limits):
+                ended.append(row)
+        return ended
