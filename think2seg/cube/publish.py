@@ -31,7 +31,6 @@ from think2seg.cube.layout import (
     chunk_key,
     encode_chunks,
     identity_digest,
-    open_array,
     root_document,
 )
 from think2seg.cube.lease import Lease
@@ -39,7 +38,7 @@ from think2seg.cube.ledger import Entry, Ledger, check_line, commit, read_ledger
 from think2seg.cube.receipts import FOLDER as RECEIPTS
 from think2seg.cube.receipts import Receipt, bundle_key, read_receipts, receipt_key
 from think2seg.cube.records import STAGING, TABLES, merge, staged_key
-from think2seg.cube.store import CubeStore, explained, shown
+from think2seg.cube.store import CubeStore, shown
 from think2seg.errors import CubeError, LeaseError, StoreError
 from think2seg.grid import Block
 from think2seg.imagery import Quality
@@ -101,12 +100,12 @@ def roll_forward(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease)
             "Restore _records/ledger from a copy of the cube, or start a new cube.uri.",
         )
     if visible < len(ledger.entries):
-        state = open_array(store, "state", array_documents(spec, ledger.labels)["state"])
+        document = array_documents(spec, ledger.labels)["state"]
         for entry in ledger.entries[visible:]:
             lease.check()
             _complete_step(store, spec, ledger, entry, lease)
-            with explained(store.uri, "write", "state"):
-                state[entry.step] = entry.state_array(spec.grid.rows, spec.grid.cols)
+            states = entry.state_array(spec.grid.rows, spec.grid.cols)
+            _put_all(store, encode_chunks("state", document, entry.step, states))
         lease.check()
         _write_labels(store, spec, ledger, lease)
         for entry in ledger.entries[visible:]:
@@ -213,10 +212,14 @@ def _write_blank(store: CubeStore, spec: CubeSpec, entry: Entry) -> None:
     documents, side = array_documents(spec, Ledger(entries=(entry,)).labels), spec.grid.block_px
     for array, values in blank_block(spec).items():
         documents[array]["shape"][0] = entry.step + 1
-        target = open_array(store, array, documents[array])
         for row, col in entry.blank:
-            with explained(store.uri, "write", array):
-                target[entry.step, row * side : (row + 1) * side, col * side : (col + 1) * side] = values
+            index = (entry.step, slice(row * side, (row + 1) * side), slice(col * side, (col + 1) * side))
+            _put_all(store, encode_chunks(array, documents[array], index, values))
+
+
+def _put_all(store: CubeStore, objects: Mapping[str, bytes]) -> None:
+    for key, data in objects.items():
+        store.put(key, data)
 
 
 def _write_labels(store: CubeStore, spec: CubeSpec, ledger: Ledger, lease: Lease) -> None:
