@@ -65,11 +65,11 @@ class VisionEncoder:
 
     def _permuted(self, hidden: Tensor) -> Tensor:
         """Patches of `hidden` (n, patches, …) window by window."""
-        merged = hidden.unflatten(1, (len(self._order), -1))
+        merged = hidden.view(len(hidden), len(self._order), self._merge**2, -1)
         return merged[:, self._order].flatten(1, 2)
 
     def _attended(self, attention: Any, hidden: Tensor, *, whole: bool) -> Tensor:
-        query, key, value = attention.qkv(hidden).unflatten(-1, (3, self._heads, -1)).unbind(2)
+        query, key, value = attention.qkv(hidden).view(*hidden.shape[:2], 3, self._heads, -1).unbind(2)
         query, key = self._turned(query), self._turned(key)
         if whole or sum(len(index) for index in self._windows) == 1:
             attended = _attend(query, key, value)
@@ -77,7 +77,7 @@ class VisionEncoder:
             attended = torch.empty_like(query)
             for index in self._windows:
                 part = _attend(*(one[:, index].flatten(0, 1) for one in (query, key, value)))
-                attended[:, index] = part.unflatten(0, (len(hidden), -1))
+                attended[:, index] = part.view(len(hidden), *index.shape, *part.shape[2:])
         projected: Tensor = attention.proj(attended.flatten(2))
         return projected
 
@@ -91,8 +91,9 @@ class VisionEncoder:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention within (n, patches, heads, head_dim)."""
-    moved = (one.transpose(1, 2) for one in (query, key, value))
-    return scaled_dot_product_attention(*moved).transpose(1, 2)
+    return scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)).transpose(
+        1, 2
+    )
 
 
 def _normed(hidden: Tensor, norm: Any) -> Tensor:
