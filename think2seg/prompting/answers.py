@@ -51,7 +51,8 @@ def parse_answer(text: str, *, frame_px: int, finish: Finish, unknown_reasoning:
 
     Strict JSON first, ``json_repair`` second. Reversed boxes are put right, boxes and points clipped to the frame, and
     what lies wholly outside is dropped. Of two boxes that overlap with IoU > 0.5 the larger stays. A list from which
-    no element can be used is unparsable.
+    no element can be used is unparsable, and so is an empty one whose reasoning was never closed or that another answer
+    follows.
 
     Parameters
     ----------
@@ -60,20 +61,22 @@ def parse_answer(text: str, *, frame_px: int, finish: Finish, unknown_reasoning:
     unknown_reasoning
         What this prompter's reasoning says when it does not know the concept asked for.
     """
-    reasoning, body = split_answer(text[:MAX_CHARS])
-    elements = read_elements(body)
+    parts = split_answer(text[:MAX_CHARS])
+    elements = read_elements(parts.body)
     cut_off = (finish == "length" or len(text) > MAX_CHARS) and not (elements and elements.complete)
     if not cut_off and not (elements and elements.complete):
-        elements = repair_elements(body)
+        elements = repair_elements(parts.body)
     instances, whole = _instances(elements.values, frame_px) if elements else ([], True)
     status: Status = "ok"
-    if not instances and unknown_reasoning and unknown_reasoning.casefold() in reasoning.casefold():
+    if not instances and unknown_reasoning and unknown_reasoning.casefold() in parts.reasoning.casefold():
         status = "unknown concept"
     elif cut_off or (instances and not whole):
         status = "truncated"
     elif elements is None or (elements.values and not instances):
         status = "unparsable"
-    return Answer(status=status, reasoning=reasoning, instances=deduplicated(instances))
+    elif not instances and not parts.sound:
+        status = "truncated" if finish == "length" else "unparsable"
+    return Answer(status=status, reasoning=parts.reasoning, instances=deduplicated(instances))
 
 
 def deduplicated(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:

@@ -14,7 +14,8 @@ import json_repair
 MAX_DEPTH = 24
 """Deepest nesting of brackets that is read; a sound answer needs four levels."""
 
-_THINK = re.compile(r"<think>(.*?)(?:</think>|(?=<answer>)|\Z)", re.DOTALL)
+_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_OPEN_THINK = re.compile(r"<think>(.*?)(?:(?=<answer>)|\Z)", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 _LIST_OR_OBJECT = re.compile(r"\[(?=\s*[\[{\]])|\{")
 _OPENING = re.compile(r"[\[{]")
@@ -31,13 +32,31 @@ class Elements:
     """Whether the list was seen to end and nothing that looks like another one follows."""
 
 
-def split_answer(text: str) -> tuple[str, str]:
-    """Reasoning and answer body of `text`; where there are no answer tags, the body is all but the reasoning."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a text."""
+
+    reasoning: str
+    body: str
+    """What stands in the answer tags; without tags, all but the reasoning."""
+    sound: bool
+    """Whether the body can be taken at its word when it says *nothing*: the reasoning before it was closed, and nothing
+    that looks like another answer follows."""
+
+
+def split_answer(text: str) -> Parts:
+    """Reasoning and answer body of `text`; tags that the reasoning speaks of are no answer."""
     think = _THINK.search(text)
+    closed = think is not None or "<think>" not in text
+    think = think or _OPEN_THINK.search(text)
     reasoning = think.group(1).strip() if think else ""
     rest = text[think.end() :] if think else text
     answer = _ANSWER.search(rest)
-    return reasoning, answer.group(1) if answer else rest
+    if answer is None:
+        return Parts(reasoning, rest, sound=closed)
+    after = rest[answer.end() :]
+    more = "<answer>" in after or "<answer>" in answer.group(1) or _LIST_OR_OBJECT.search(after) is not None
+    return Parts(reasoning, answer.group(1), sound=closed and not more)
 
 
 def read_elements(body: str) -> Elements | None:
