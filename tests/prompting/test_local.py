@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from suites.prompter import QUESTION, PrompterSuite
 from support.checkpoints import published_prompter
 from support.pictures import lake_tile
@@ -20,7 +21,7 @@ from think2seg.errors import ModelError
 from think2seg.prompting import load_prompter, template_for
 from think2seg.prompting.batch import Batch
 from think2seg.prompting.local import LocalPrompter
-from think2seg.prompting.protocol import StreamingPrompter
+from think2seg.prompting.protocol import Ask, StreamingPrompter
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +58,11 @@ def test_a_reply_depends_on_its_tile_and_question_alone(
 ) -> None:
     assert isinstance(small, StreamingPrompter)
     tiles, asked = order[:n], questions[:q]
-    answered = list(small.answers((TILES[t] for t in tiles), [QUESTIONS[one] for one in asked]))
-    assert len(answered) == n * q
+    asks = [Ask(tile=TILES[t], questions=tuple(range(q - t % q))) for t in tiles]
+    answered = list(small.answers(iter(asks), [QUESTIONS[one] for one in asked]))
+    assert len(answered) == sum(len(ask.questions) for ask in asks)
     for one in answered:
-        assert one.reply == alone[tiles[one.tile], asked[one.question]]
+        assert one.reply == alone[tiles[one.ask], asked[one.question]]
 
 
 @pytest.mark.parametrize("which", ["small", "published"])
@@ -68,7 +70,7 @@ def test_answers_are_those_of_plain_generate(which: str, request: pytest.Fixture
     ours: LocalPrompter = request.getfixturevalue(which)
     text = ours._processor.apply_chat_template(ours.template.messages(QUESTION), add_generation_prompt=True)
     for tile, reply in zip(TILES[:2], ours.ask(TILES[:2], QUESTION), strict=True):
-        inputs = ours._processor(text=[text], images=[ours._frame(tile)], return_tensors="pt")
+        inputs = ours._processor(text=[text], images=[Image.fromarray(ours._frame(tile))], return_tensors="pt")
         with torch.inference_mode():
             tokens = ours._model.generate(**inputs, generation_config=ours._generation)[0]
         said = ours._processor.tokenizer.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -78,7 +80,7 @@ def test_answers_are_those_of_plain_generate(which: str, request: pytest.Fixture
 @pytest.mark.parametrize("which", ["small", "published"])
 def test_images_are_encoded_as_transformers_does(which: str, request: pytest.FixtureRequest) -> None:
     ours: LocalPrompter = request.getfixturevalue(which)
-    frames = [ours._frame(tile) for tile in TILES[:2]]
+    frames = [Image.fromarray(ours._frame(tile)) for tile in TILES[:2]]
     inputs = ours._processor.image_processor(images=frames, return_tensors="pt")
     with torch.inference_mode():
         theirs = ours._model.model.get_image_features(**inputs).pooler_output
@@ -95,7 +97,7 @@ def test_what_all_questions_share_is_computed_once(small: LocalPrompter, monkeyp
         before(batch, frames)
 
     monkeypatch.setattr(Batch, "_read_images", counted)
-    assert len(list(small.answers(TILES[:3], QUESTIONS))) == 9
+    assert len(list(small.answers([Ask(tile=tile, questions=(0, 1, 2)) for tile in TILES[:3]], QUESTIONS))) == 9
     assert sum(read) == 3
 
 
@@ -114,9 +116,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         return before(batch, *args)
 
     monkeypatch.setattr(Batch, name, fails_once)
-    answered = list(prompter.answers(TILES, QUESTIONS[:2]))
+    answered = list(prompter.answers([Ask(tile=tile, questions=(0, 1)) for tile in TILES], QUESTIONS[:2]))
     assert prompter._rows == 2
-    assert {(one.tile, one.question): one.reply for one in answered} == {
+    assert {(one.ask, one.question): one.reply for one in answered} == {
         (tile, question): alone[tile, question] for tile in range(len(TILES)) for question in range(2)
     }
     assert len(answered) == 14

@@ -22,6 +22,8 @@ from think2seg.prompting.presence import TokenClasses
 from think2seg.prompting.vision import VisionEncoder
 
 type Frame = npt.NDArray[np.uint8]
+type Coming = Iterator[tuple[int, Frame, tuple[int, ...]]]
+"""Number of an ask, its frame, the questions about it."""
 _GROUP_ON_CPU = 16
 _TILES_AT_ONCE = 8
 """Tiles whose images are encoded and read together on a GPU."""
@@ -53,7 +55,7 @@ class Limits:
 class Row:
     """One answer under way."""
 
-    tile: int
+    ask: int
     question: int
     frame: Frame
     length: int = 0
@@ -105,7 +107,9 @@ class Batch:
         self._shift = int(script.positions[0, -1]) + 1 - script.positions.shape[1]
         self._text_rope = decoder.rope(torch.arange(positions).add(self._shift).clamp(min=0).expand(3, -1))
         self._slots: list[Row | None] = [None] * self.n_rows
-        self._unplaced: list[list[Row]] = []
+        self._ended: list[Row] = []
+        self._unplaced: list[list[Row | None]] = []
+        """Questions still to be read about the images in the scratch cache, by the rows of that."""
         self._read_heads()
 
     @property
@@ -115,29 +119,36 @@ class Batch:
 
     def unfinished(self) -> list[Row]:
         """Rows that have not ended."""
-        return [row for row in self._slots if row] + [row for rows in self._unplaced for row in rows]
+        rows = [*self._slots, *(row for rows in self._unplaced for row in rows)]
+        return [row for row in rows if row and not row.finish]
+
+    def take_ended(self) -> list[Row]:
+        """Rows that have ended since this was last asked."""
+        ended, self._ended = self._ended, []
+        return ended
 
     @torch.inference_mode()
-    def fill(self, coming: Iterator[tuple[int, Frame]]) -> list[Row]:
-        """Take tiles while there are places for them; give back answers that end with their first token."""
-        ended: list[Row] = []
+    def fill(self, coming: Coming) -> None:
+        """Take tiles while there are places for them."""
         while True:
             free = [slot for slot, row in enumerate(self._slots) if row is None]
             if len(free) < self._at_once:
-                return ended
+                return
             if not self._unplaced:
                 tiles = list(islice(coming, self._at_once))
                 if not tiles:
-                    return ended
-                questions = range(len(self._scripts))
-                self._unplaced = [[Row(tile, question, frame) for tile, frame in tiles] for question in questions]
-                self._read_images([frame for _, frame in tiles])
-            ended += self._place(free)
+                    return
+                self._unplaced = [
+                    [Row(ask, question, frame) if question in asked else None for ask, frame, asked in tiles]
+                    for question in range(len(self._scripts))
+                    if any(question in asked for *_, asked in tiles)
+                ]
+                self._read_images([frame for _, frame, _ in tiles])
+            self._place(free)
 
     @torch.inference_mode()
-    def step(self) -> list[Row]:
-        """Add a token to every row; give back the rows that end with it."""
-        ended: list[Row] = []
+    def step(self) -> None:
+        """Add a token to every row."""
         for start in range(0, self.n_rows, self._group):
             group = self._slots[start : start + self._group]
             if not any(group):
@@ -149,9 +160,8 @@ class Batch:
             for row in group:
                 if row:
                     row.length += 1
-            ended += self._choose(group, logits)
+            self._choose(group, logits)
         self._slots = [None if row and row.finish else row for row in self._slots]
-        return ended
 
     def _read_heads(self) -> None:
         head, rope = self._scripts[0].head, self._ropes[0]
@@ -166,32 +176,31 @@ class Batch:
         rope = self._ropes[0][head : self._read]
         self._decoder.extend(self._vision(full), rope, self._scratch, head, logits=False)
 
-    def _place(self, free: Sequence[int]) -> list[Row]:
+    def _place(self, free: Sequence[int]) -> None:
         """Read the next question about the images in the scratch cache, and give its rows their places."""
         rows = self._unplaced[0]
-        script, rope = self._scripts[rows[0].question], self._ropes[rows[0].question]
+        question = next(row.question for row in rows if row)
+        script, rope = self._scripts[question], self._ropes[question]
         hidden = self._decoder.embed(script.tail).expand(self._at_once, -1, -1)
         logits = self._decoder.extend(hidden, rope[self._read :], self._scratch, self._read, logits=True)
         length = script.positions.shape[1]
-        for number, (slot, row) in enumerate(zip(free, rows, strict=False)):
+        placed = [(number, row) for number, row in enumerate(rows) if row]
+        for slot, (number, row) in zip(free, placed, strict=False):
             self._cache[:, :, slot, :, :length] = self._scratch[:, :, number, :, :length]
             row.length = length
             self._slots[slot] = row
         self._unplaced.pop(0)
         assert logits is not None
-        ended = self._choose(rows, logits)
+        self._choose(rows, logits)
         self._slots = [None if row and row.finish else row for row in self._slots]
-        return ended
 
-    def _choose(self, rows: Sequence[Row | None], logits: Tensor) -> list[Row]:
-        """Give every row its likeliest token; those that end with it."""
+    def _choose(self, rows: Sequence[Row | None], logits: Tensor) -> None:
+        """Give every row its likeliest token."""
         chosen = logits.argmax(dim=-1).tolist()
-        ended = []
         for row, token, scores in zip(rows, chosen, logits, strict=False):
             if row is None:
                 continue
             if row.decision.deciding:
                 self._classes.weigh(row.decision, scores)
             if row.take(token, self._classes.pieces[token], self._limits):
-                ended.append(row)
-        return ended
+                self._ended.append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from think2seg.errors import ModelError
-from think2seg.prompting.batch import Batch, Limits, Row, Script
+from think2seg.prompting.batch import Batch, Coming, Limits, Row, Script
 from think2seg.prompting.decoder import TextDecoder
 from think2seg.prompting.folder import folder_template, read_description
 from think2seg.prompting.presence import TokenClasses
-from think2seg.prompting.protocol import Answered, Reply
+from think2seg.prompting.protocol import Answered, Ask, Reply
 from think2seg.prompting.template import Template
 from think2seg.prompting.vision import VisionEncoder
 from think2seg.segmentation.devices import choose_device, choose_dtype
@@ -78,37 +78,35 @@ class LocalPrompter:
 
     def ask(self, tiles: Sequence[npt.NDArray[np.uint8]], question: str) -> list[Reply]:
         """One reply per tile, in order; see `Prompter.ask`."""
-        replies = {answered.tile: answered.reply for answered in self.answers(tiles, [question])}
+        asks = (Ask(tile=tile, questions=(0,)) for tile in tiles)
+        replies = {answered.ask: answered.reply for answered in self.answers(asks, [question])}
         return [replies[number] for number in range(len(tiles))]
 
-    def answers(self, tiles: Iterable[npt.NDArray[np.uint8]], questions: Sequence[str]) -> Iterator[Answered]:
+    def answers(self, asks: Iterable[Ask], questions: Sequence[str]) -> Iterator[Answered]:
         """Replies as they come, tiles taken as there is room for them; see `StreamingPrompter.answers`.
 
         Where the device's memory does not do, the batch is halved, and what was under way is asked again.
         """
         scripts = [self._script(question) for question in questions]
-        coming: Iterator[tuple[int, npt.NDArray[np.uint8]]] = (
-            (number, np.asarray(self._frame(tile))) for number, tile in enumerate(tiles)
-        )
+        coming: Coming = ((number, self._frame(ask.tile), ask.questions) for number, ask in enumerate(asks))
         batch: Batch | None = None
-        told: set[tuple[int, int]] = set()
         while True:
+            ended: list[Row] = []
             try:
                 batch = batch or self._batch(scripts)
-                ended = batch.fill(coming)
-                if batch.idle and not ended:
-                    return
-                ended += batch.step()
+                batch.fill(coming)
+                batch.step()
+                ended = batch.take_ended()
             except torch.OutOfMemoryError as error:
-                frames = {row.tile: row.frame for row in batch.unfinished()} if batch else {}
-                coming = chain(frames.items(), coming)
-                batch = None
+                if batch:
+                    ended = batch.take_ended()
+                    coming = chain(_again(batch.unfinished()), coming)
                 self._make_smaller(scripts, error)
-                continue
+                batch = None
             for row in ended:
-                if (row.tile, row.question) not in told:
-                    told.add((row.tile, row.question))
-                    yield Answered(tile=row.tile, question=row.question, reply=self._reply(row))
+                yield Answered(ask=row.ask, question=row.question, reply=self._reply(row))
+            if batch and batch.idle:
+                return
 
     def _batch(self, scripts: Sequence[Script]) -> Batch:
         limits = Limits(ends=self._ends, max_new_tokens=self._generation.max_new_tokens)
@@ -156,9 +154,9 @@ class LocalPrompter:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _frame(self, tile: npt.NDArray[np.uint8]) -> Image.Image:
+    def _frame(self, tile: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         side = self.frame_px
-        return Image.fromarray(tile).resize((side, side), Image.Resampling.LANCZOS)
+        return np.asarray(Image.fromarray(tile).resize((side, side), Image.Resampling.LANCZOS))
 
     def _reply(self, row: Row) -> Reply:
         presence = row.decision.presence
@@ -194,6 +192,13 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             "Add the file that the weights were trained with.",
         )
     return processor, model.eval()
+
+
+def _again(rows: Iterable[Row]) -> Iterator[tuple[int, npt.NDArray[np.uint8], tuple[int, ...]]]:
+    """What was asked in `rows`, to be asked anew, the questions of one frame together."""
+    for ask, group in groupby(sorted(rows, key=lambda row: (row.ask, row.question)), key=lambda row: row.ask):
+        alike = list(group)
+        yield ask, alike[0].frame, tuple(row.question for row in alike)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

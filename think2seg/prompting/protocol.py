@@ -28,13 +28,24 @@ class Reply:
     the answer never came to its list or the prompter does not tell."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ask:
+    """A tile and which questions to ask about it."""
+
+    tile: npt.NDArray[np.uint8]
+    """(t, t, 3) uint8 sRGB."""
+    questions: tuple[int, ...]
+    """Positions among the questions at hand."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A reply among those to several questions about several tiles."""
+    """One reply among those to many asks."""
 
-    tile: int
+    ask: int
+    """Position of the ask."""
     question: int
-    """Positions of the tile and the question among those asked."""
+    """Position of the question among those at hand."""
     reply: Reply
 
 
@@ -80,19 +91,18 @@ class Prompter(Protocol):
 class StreamingPrompter(Prompter, Protocol):
     """A prompter that takes tiles as it has room for them, and shares what questions about one tile have in common."""
 
-    def answers(self, tiles: Iterable[npt.NDArray[np.uint8]], questions: Sequence[str]) -> Iterator[Answered]:
-        """One reply per tile and question, in any order; the same ones as `ask` gives."""
+    def answers(self, asks: Iterable[Ask], questions: Sequence[str]) -> Iterator[Answered]:
+        """One reply per ask and question, in any order; the same ones as `ask` gives."""
 
 
-def answers_of(
-    prompter: Prompter, tiles: Iterable[npt.NDArray[np.uint8]], questions: Sequence[str]
-) -> Iterator[Answered]:
+def answers_of(prompter: Prompter, asks: Iterable[Ask], questions: Sequence[str]) -> Iterator[Answered]:
     """Replies of any prompter as they come: one that does not stream is asked batch by batch."""
     if isinstance(prompter, StreamingPrompter):
-        yield from prompter.answers(tiles, questions)
+        yield from prompter.answers(asks, questions)
         return
-    for part in batched(enumerate(tiles), max(1, prompter.batch)):
+    for part in batched(enumerate(asks), max(1, prompter.batch)):
         for question, text in enumerate(questions):
-            replies = prompter.ask([tile for _, tile in part], text)
-            for (tile, _), reply in zip(part, replies, strict=True):
-                yield Answered(tile=tile, question=question, reply=reply)
+            wanted = [(number, ask.tile) for number, ask in part if question in ask.questions]
+            replies = prompter.ask([tile for _, tile in wanted], text) if wanted else []
+            for (number, _), reply in zip(wanted, replies, strict=True):
+                yield Answered(ask=number, question=question, reply=reply)
