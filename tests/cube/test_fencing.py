@@ -197,6 +197,29 @@ def test_the_next_number_of_the_ledger_is_taken_from_who_may_be_asleep(
         awake.check()
 
 
+def test_a_sleeper_decides_nothing_once_another_run_has_begun(
+    prepared: Path, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "cube.zarr"
+    shutil.copytree(prepared, place)
+    begun: list[Lease] = []
+
+    def begin(key: str) -> None:
+        if LEDGER in key and not begun:
+            other = open_or_create(place, SPEC, prompter=PROMPTER, segmenter=SEGMENTER)
+            with monkeypatch.context() as patch:
+                patch.setattr(think2seg.cube.lease, "_wait_until_free", lambda *_: False)
+                begun.append(other.acquire_lease())
+            other.recover(begun[0])
+
+    with pytest.raises(LeaseError, match="lost its lease"):
+        run(place, SLEEPER, before_write=begin, together=True)
+    assert len(read_ledger(CubeStore(place)).entries) == len(BEFORE)
+    begun[0].release()
+    run(place, OTHER)
+    assert contents(place) == expected[False]
+
+
 class Trouble:
     """Fails once, before the first write to a key."""
 
