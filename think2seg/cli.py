@@ -244,11 +244,17 @@ def schema(as_json: Json = True) -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Report what this machine offers and what a run would miss."""
+def doctor(
+    monitor: Annotated[
+        Path | None, typer.Argument(metavar="[MONITOR.yaml]", help="Also look whether its models can be had and fit.")
+    ] = None,
+    set_: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Report what this machine offers, which models fit on it, and what a run would miss."""
     from think2seg.doctor import examine
 
-    checks = examine()
+    checks = examine(_monitor(monitor, set_) if monitor else None)
     failed = [one for one in checks if not one.ok]
     if as_json:
         _print_json({"checks": [one.to_dict() for one in checks], "exit_code": 3 if failed else 0})

@@ -6,17 +6,25 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from think2seg.config import Monitor, ServedPrompter
 from think2seg.errors import Think2SegError
 
+if TYPE_CHECKING:
+    import torch
+
+    from think2seg.segmentation.memory import Need
+
 _NEEDED_GB = {"memory": 3.0, "disk": 1.0}
+_USUAL_TOKENS = 2048
+_LICENCES = {"Think2Seg-RS-3B": "base model for research only", "Think2Seg-RS-7B": "Apache-2.0"}
 _PACKAGES = ("torch", "transformers", "segment-anything", "dask", "xarray", "zarr", "odc-stac", "prefect")
 
 
@@ -35,12 +43,72 @@ class Check:
         return {"name": self.name, "ok": self.ok, "found": self.found, "todo": self.todo}
 
 
-def examine() -> tuple[Check, ...]:
-    """Look at Python, packages, memory, disk, devices, GDAL, weights and samples."""
+def examine(monitor: Monitor | None = None) -> tuple[Check, ...]:
+    """Look at Python, packages, memory, disk, devices, GDAL, weights and samples, and at which models fit.
+
+    With a monitor, its own models are looked at too, and those that do not fit are not ok.
+    """
     looks: tuple[Callable[[], Check], ...] = (
         _python, _packages, _memory, _disk, _devices, _gdal, _weights, _samples, _prefect,
     )  # fmt: skip
-    return tuple(look() for look in looks)
+    return (*(look() for look in looks), *_fits(), *(_monitors_models(monitor) if monitor else ()))
+
+
+def _fits() -> Iterator[Check]:
+    """Which published models fit on the first device, and by what arithmetic."""
+    from think2seg.prompting.memory import PUBLISHED
+    from think2seg.segmentation.devices import choose_device
+    from think2seg.segmentation.memory import SEGMENTERS
+
+    device = choose_device("auto")
+
+    def check(name: str, needs: dict[str, Need]) -> Check:
+        return Check(name="fits", ok=True, found=f"{name} on {device}: {_verdicts(needs, device)}")
+
+    for name, prompter in PUBLISHED.items():
+        needs = {
+            f"{dtype}, batch {batch}": prompter.need(
+                dtype=dtype, batch=batch, frame_px=840, max_new_tokens=_USUAL_TOKENS, device=device
+            )
+            for dtype, batch in (("bfloat16", 16), ("bfloat16", 4), ("bfloat16", 1))
+        }
+        yield check(f"{name} ({_LICENCES[name]})", needs)
+    for name, segmenter in SEGMENTERS.items():
+        yield check(name, {dtype: segmenter.need(dtype=dtype, device=device) for dtype in ("bfloat16", "float32")})
+
+
+def _verdicts(needs: Mapping[str, Need], device: torch.device) -> str:
+    from think2seg.segmentation.memory import GIB, free_bytes
+
+    free = free_bytes(device)
+    fitting = next((how for how, need in needs.items() if need.total <= free), None)
+    how, need = (fitting, needs[fitting]) if fitting else min(needs.items(), key=lambda one: one[1].total)
+    if fitting:
+        return f"fits in {how}: {need}, of {free / GIB:.1f} GiB free"
+    short = (need.total - free) / GIB
+    return f"does not fit, {short:.1f} GiB short even in {how}: {need}, of {free / GIB:.1f} GiB free"
+
+
+def _monitors_models(monitor: Monitor) -> Iterator[Check]:
+    """Whether a monitor's own models can be had, and fit where it wants them."""
+    from think2seg.prompting.memory import TODO, need_of
+    from think2seg.registry import prompter_weights, segmenter_weights
+    from think2seg.segmentation.devices import choose_device
+    from think2seg.segmentation.memory import free_bytes
+
+    prompter, segmenter = monitor.models.prompter, monitor.models.segmenter
+    try:
+        weights = prompter_weights(prompter)
+        found, ok = f"prompter {weights.digest[:12]}", True
+        if not isinstance(prompter, ServedPrompter) and weights.path is not None:
+            device = choose_device(prompter.device)
+            if need := need_of(prompter, weights.path, device):
+                ok = need.total <= free_bytes(device)
+                found += f" {_verdicts({f'{prompter.dtype}, batch {prompter.batch}': need}, device)} ({device})"
+        yield Check(name="monitor", ok=ok, found=found, todo=TODO)
+        yield Check(name="monitor", ok=True, found=f"segmenter {segmenter_weights(segmenter).digest[:12]}")
+    except Think2SegError as error:
+        yield Check(name="monitor", ok=False, found=error.given, todo=error.todo)
 
 
 def _python() -> Check:

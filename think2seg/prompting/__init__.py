@@ -11,16 +11,20 @@ from think2seg.config import Prompter as PrompterConfig
 from think2seg.config import ServedPrompter as ServedPrompterConfig
 from think2seg.prompting.answers import Answer, Finish, Status, parse_answer
 from think2seg.prompting.folder import folder_template, read_description
-from think2seg.prompting.protocol import Prompter, Reply
+from think2seg.prompting.protocol import Answered, Ask, Prompter, Reply, StreamingPrompter, answers_of
 from think2seg.prompting.template import Template, load_template
 
 __all__ = [
     "Answer",
+    "Answered",
+    "Ask",
     "Finish",
     "Prompter",
     "Reply",
     "Status",
+    "StreamingPrompter",
     "Template",
+    "answers_of",
     "load_prompter",
     "load_template",
     "parse_answer",
@@ -49,8 +53,10 @@ def load_prompter(config: PrompterConfig, folder: Path | None, *, digest: str) -
 
         return ServedPrompter(config, digest=digest)
     from think2seg.prompting.local import LocalPrompter
+    from think2seg.prompting.memory import refuse_early
 
     assert folder is not None
+    refuse_early(config, folder)
     return LocalPrompter(
         folder,
         digest=digest,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from think2seg.segmentation.memory import calls_at_once
 from think2seg.segmentation.protocol import Drawn, Prompt
 
 _TILES_AT_ONCE = 16
@@ -33,7 +34,7 @@ class BatchedSegmenter[Embeddings](ABC):
     def __init__(self, *, digest: str, device: torch.device, dtype: torch.dtype) -> None:
         self.digest = digest
         self._device, self._dtype = device, dtype
-        self._encoded_at_once, self._decoded_at_once = (1, 8) if device.type == "cpu" else (8, 64)
+        self._encoded_at_once, self._decoded_at_once = calls_at_once(device)
 
     @property
     @abstractmethod
