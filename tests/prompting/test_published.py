@@ -90,7 +90,7 @@ def test_the_frame_is_the_papers(published: LocalPrompter, folder: Path) -> None
 def test_the_model_sees_840_pixels_resized_by_lanczos_and_nothing_else(published: LocalPrompter) -> None:
     tile = lake_tile(192)
     text = published._processor.apply_chat_template(published.template.messages("ships"), add_generation_prompt=True)
-    inputs = published._processor(text=[text], images=[published._frame(tile)], return_tensors="pt")
+    inputs = published._processor(text=[text], images=[Image.fromarray(published._frame(tile))], return_tensors="pt")
     assert int((inputs["input_ids"] == published._model.config.image_token_id).sum()) == (840 // 28) ** 2
     assert inputs["image_grid_thw"].tolist() == [[1, 60, 60]]
     expected = np.asarray(Image.fromarray(tile).resize((840, 840), Image.Resampling.LANCZOS), np.float32) / 255

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from hashlib import sha256
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +21,7 @@ from think2seg.config.digests import content_digest
 from think2seg.errors import ModelError
 from think2seg.prompting.chat import ChatClient, Json
 from think2seg.prompting.decision import Decision
-from think2seg.prompting.protocol import Reply
+from think2seg.prompting.protocol import Answered, Ask, Reply
 from think2seg.prompting.template import Template, load_template
 
 _TOP_TOKENS = 20
@@ -61,14 +62,36 @@ class ServedPrompter:
         self.frame_px = config.frame_px
         self.footprint_m = config.footprint_m
         self.unknown_reasoning = config.unknown_reasoning
-        self.batch = 2 * config.concurrency
+        self.batch = 2 * config.concurrency  # one tile waits for each under way
         self._config = config
         self._client = ChatClient(config)
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="ask")
 
     def ask(self, tiles: Sequence[npt.NDArray[np.uint8]], question: str) -> list[Reply]:
         """One reply per tile, in order; see `Prompter.ask`."""
-        return list(self._pool.map(lambda tile: self._reply(tile, question), tiles))
+        asks = (Ask(tile=tile, questions=(0,)) for tile in tiles)
+        replies = {answered.ask: answered.reply for answered in self.answers(asks, [question])}
+        return [replies[number] for number in range(len(tiles))]
+
+    def answers(self, asks: Iterable[Ask], questions: Sequence[str]) -> Iterator[Answered]:
+        """Replies as they come, tiles taken as there is room for them; see `StreamingPrompter.answers`.
+
+        Questions about one tile follow on each other, so that a server which caches prefixes encodes its image once.
+        """
+        waiting = ((number, index, ask.tile) for number, ask in enumerate(asks) for index in ask.questions)
+        under_way: dict[Future[Reply], tuple[int, int]] = {}
+        try:
+            while True:
+                for number, index, tile in islice(waiting, self.batch - len(under_way)):
+                    under_way[self._pool.submit(self._reply, tile, questions[index])] = (number, index)
+                if not under_way:
+                    return
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    number, index = under_way.pop(future)
+                    yield Answered(ask=number, question=index, reply=future.result())
+        finally:
+            for future in under_way:
+                future.cancel()
 
     def _reply(self, tile: npt.NDArray[np.uint8], question: str) -> Reply:
         image = _png(tile, self.frame_px)
