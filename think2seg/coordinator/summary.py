@@ -37,6 +37,8 @@ class RunSummary:
     """Disagreement of neighbouring tiles at core edges over that of their interior; at most 1.2 by design."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Plan reason → acquisitions."""
+    unknown_tiles: int = 0
+    """Tiles of which the prompter said that it does not know the concept: not observed, which is not absent."""
 
     @property
     def exit_code(self) -> int:
@@ -51,6 +53,8 @@ class RunSummary:
         text = f"{_counted(done, 'acquisition')} done in {self.seconds['total']:.0f} s"
         if failed:
             text += f", {failed} in part: {_counted(self.blocks.get('failed', 0), 'block')} failed and will be retried"
+        if self.unknown_tiles:
+            text += f". The prompter does not know this concept: {_counted(self.unknown_tiles, 'tile')} not observed"
         return f"{text}."
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class RunSummary:
             "square_km": round(self.square_km, 3),
             "seam_ratio": None if self.seam_ratio is None else round(self.seam_ratio, 4),
             "reasons": self.reasons,
+            "unknown_tiles": self.unknown_tiles,
             "exit_code": self.exit_code,
         }
 
@@ -78,6 +83,11 @@ def count_tiles(receipts: Iterable[Receipt]) -> dict[str, int]:
         for status, number in receipt.tiles.items():
             counts[status if status in _NOT_ASKED | _FAILED else "done"] += number
     return dict(counts)
+
+
+def unknown_tiles(receipts: Iterable[Receipt]) -> int:
+    """Tiles that the prompter had no notion of."""
+    return sum(receipt.tiles.get("unknown concept", 0) for receipt in receipts)
 
 
 def seam_ratio(receipts: Iterable[Receipt]) -> float | None:

@@ -209,7 +209,13 @@ def ask_with(
 
     def ask(images: Sequence[Image], questions: Sequence[str]) -> list[str]:
         texts = [processor.apply_chat_template(template.messages(q), add_generation_prompt=True) for q in questions]
-        inputs = processor(text=texts, images=list(images), padding=True, padding_side="left", return_tensors="pt")
+        inputs = processor(
+            text=texts,
+            images=[np.array(image) for image in images],
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
         with torch.inference_mode():
             tokens = model.generate(**inputs, **how, max_new_tokens=max_new_tokens)
         answers = tokens[:, inputs["input_ids"].shape[1] :]

@@ -18,6 +18,7 @@ from torch import nn
 
 from think2seg.errors import ModelError
 from think2seg.learning.curve import draw_curve
+from think2seg.learning.memory import keep_freed_memory
 from think2seg.learning.run import RunFolder, Stage, Trainer
 from think2seg.learning.settings import PrompterSettings, SegmenterSettings, load_settings
 from think2seg.learning.tiny.source import HELD_OUT_SEED, MixedSource
@@ -57,6 +58,7 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
     """
     settings = load_settings(conf, overrides)
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     run = RunFolder(path=settings.folder)
     if not resume:
         run.clear()

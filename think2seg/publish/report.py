@@ -101,7 +101,7 @@ def compose(
         bill=bill.title,
         costs=costs(bill),
         stages=stages(bill),
-        notes=honesty(entries),
+        notes=honesty(entries, records),
         facts=facts(records, entries, run),
         attribution=records.spec.attribution,
         written=f"on {day(datetime.now(UTC))}",

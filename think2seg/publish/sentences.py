@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -87,7 +88,7 @@ def command_of(monitor: str | Path, overrides: Sequence[str] = ()) -> str:
     return f"think2seg run {shlex.quote(str(monitor))} {options}".strip()
 
 
-def honesty(entries: Sequence[Entry]) -> tuple[str, ...]:
+def honesty(entries: Sequence[Entry], records: Records) -> tuple[str, ...]:
     """What a reader must know before believing the masks."""
     prompters = {entry.held.prompter for entry in entries}
     bundled = _bundled("prompter") in prompters or _bundled("segmenter") in {entry.segmenter for entry in entries}
@@ -98,6 +99,15 @@ def honesty(entries: Sequence[Entry]) -> tuple[str, ...]:
             "on any computer and trained for demonstrations like this one. They miss and they invent; read the "
             "outlines against the imagery. For work that matters, point models.prompter and models.segmenter at "
             "larger weights: the question, the cube and this page stay the same."
+        )
+    tiles: Counter[str] = Counter()
+    for entry in entries:
+        tiles.update(records.tiles(entry))
+    if unknown := tiles["unknown concept"]:
+        notes.append(
+            f"Asked about {unknown:,} of {tiles.total():,} tiles, the prompter said that it does not know what "
+            f"“{records.spec.question}” means. There the map says not observed, which is not the same as absent. Ask "
+            "in other words, or point models.prompter at weights that know more."
         )
     if len(prompters) > 1:
         notes.append(

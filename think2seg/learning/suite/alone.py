@@ -50,8 +50,8 @@ def draw_alone(
         ):
             valid = True if image.ignore is None else ~image.ignore
             for instance, found in zip(row, masks, strict=True):
-                both = np.count_nonzero(found.mask & instance.mask & valid)
-                either = np.count_nonzero((found.mask | instance.mask) & valid)
+                both = int(np.count_nonzero(found.mask & instance.mask & valid))
+                either = int(np.count_nonzero((found.mask | instance.mask) & valid))
                 drawn.append(
                     DrawnAlone(
                         concept=instance.concept, source=image.source, iou=both / max(either, 1), score=found.score

@@ -21,7 +21,7 @@ BINS = 128
 
 
 def _ratio(a: Field, b: Field) -> Field:
-    return (a - b) / np.maximum(a + b, 1)
+    return np.asarray((a - b) / np.maximum(a + b, 1), np.float32)
 
 
 INDICES: Mapping[str, Callable[[Field, Field, Field], Field]] = {

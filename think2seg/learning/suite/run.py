@@ -20,8 +20,9 @@ from think2seg.learning.suite.calibration import Platt, draw_reliability, fit_pl
 from think2seg.learning.suite.sheet import best_and_worst, contact_sheet
 from think2seg.learning.suite.tables import Table, compared_table, per_concept_table, summary_table
 from think2seg.prompting import Prompter, load_prompter
+from think2seg.prompting.folder import DESCRIPTION
 from think2seg.registry import resolve, weights_digest
-from think2seg.samples.labelled import LabelledImage
+from think2seg.samples.labelled import LabelledImage, Split
 from think2seg.samples.phrasings import phrasings
 from think2seg.samples.real import load_tiles
 from think2seg.samples.simulate import simulate
@@ -155,21 +156,24 @@ class _Suite:
 
     def real(self) -> None:
         """Held-out tiles of the other open imagery, as far as it is at hand."""
-        assert self.data is not None
         rows: dict[str, Sequence[Outcome]] = {}
         for source, concept in REAL.items():
-            how = {"sources": [source], "wheels": self.wheels}
-            images = list(load_tiles(self.data, split="held_out", seed=1, n=self.scenes // 4, **how))
+            images = self._tiles(source, "held_out")
             (phrasing, *_) = phrasings(concept, "held_out")
             samples = questions_for(images, phrasing)
             cases = ask_and_draw(samples, self.prompter, self.segmenter, title=source, on_progress=self.on_progress)
-            thresholds = self._thresholds(list(load_tiles(self.data, split="train", seed=0, n=self.scenes // 4, **how)))
+            thresholds = self._thresholds(self._tiles(source, "train"))
             rows[f"{source}: pair"] = [case.outcome for case in cases]
             named = baseline_outcomes(samples, thresholds)
             rows |= {f"{source}: {name} ({thresholds[concept]})" if "colour" in name else f"{source}: {name}": found
                      for name, found in named.items()}  # fmt: skip
             self._sheets(source, cases)
         self.tables.append(compared_table("Real held-out tiles, one held-out phrasing of each concept", rows))
+
+    def _tiles(self, source: str, split: Split) -> list[LabelledImage]:
+        assert self.data is not None
+        tiles = load_tiles(self.data, split=split, seed=1, n=self.scenes // 4, sources=[source], wheels=self.wheels)
+        return list(tiles)
 
     def alone(self) -> None:
         """The segmenter with true boxes and points."""
@@ -279,6 +283,18 @@ def run_suite(
     (out / "report.md").write_text(result.markdown())
     (out / "report.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     return result
+
+
+def write_calibration(folder: Path, platt: Platt) -> None:
+    """Put the correction of presence into a prompter folder's description, on top of the one that is there."""
+    path = folder / DESCRIPTION
+    description = json.loads(path.read_text())
+    before = description.get("presence", {"scale": 1.0, "bias": 0.0})
+    description["presence"] = {
+        "scale": round(platt.scale * before["scale"], 4),
+        "bias": round(platt.scale * before["bias"] + platt.bias, 4),
+    }
+    path.write_text(json.dumps(description, indent=2) + "\n")
 
 
 def _presence_of(cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray]:

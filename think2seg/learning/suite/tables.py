@@ -88,7 +88,7 @@ def per_concept_table(outcomes: Mapping[str, Sequence[Outcome]]) -> Table:
     """Mask gIoU of every concept, the pair beside the baselines."""
     by_name = {name: summarise_by(found, lambda o: o.concept) for name, found in outcomes.items()}
     pair = next(iter(by_name.values()))
-    rows = []
+    rows: list[tuple[str | float | int, ...]] = []
     for concept, summary in pair.items():
         others = (s[concept].g_iou if concept in s else float("nan") for s in list(by_name.values())[1:])
         figure = summary.unknown_accuracy if concept == "unknown" else summary.g_iou

@@ -159,7 +159,7 @@ def read_bands(date: str, cube: xr.Dataset) -> npt.NDArray[np.uint8]:
 
 def reference(date: str, cube: xr.Dataset) -> npt.NDArray[np.uint8]:
     """The reference mask of a date on the cube's grid, (y, x) uint8: 0, 1, or 255 where there is none."""
-    return _read(date, "water", cube, Resampling.nearest)[0]
+    return np.asarray(_read(date, "water", cube, Resampling.nearest)[0])
 
 
 def _reference_on(date: str, cube: xr.Dataset, columns: npt.NDArray[np.bool_]) -> tuple[Mask, Mask]:
@@ -195,4 +195,5 @@ def _east() -> BaseGeometry:
     region = load_monitor(MONITOR).region.shape()
     (_, y) = transformer("EPSG:4326", CRS).transform(region.centroid.x, region.centroid.y)
     half = box(NAIP_SPLIT_X_M, y - BEYOND_M, NAIP_SPLIT_X_M + BEYOND_M, y + BEYOND_M).segmentize(500)
-    return region.intersection(transform_shape(transformer(CRS, "EPSG:4326").transform, half))
+    held_out: BaseGeometry = region.intersection(transform_shape(transformer(CRS, "EPSG:4326").transform, half))
+    return held_out
