@@ -79,7 +79,8 @@ class _LoadModels(distributed.WorkerPlugin):
 
 def _plugin_name(spec: RunSpec) -> str:
     """Name of the pair on a worker: by its digests too, so that changed weights are loaded anew."""
-    pair = "\n".join((spec.models.model_dump_json(), spec.writer.prompter, spec.writer.segmenter))
+    writer = spec.targets[0].writer
+    pair = "\n".join((spec.models.model_dump_json(), writer.prompter, writer.segmenter))
     return f"think2seg-models-{sha256(pair.encode()).hexdigest()[:16]}"
 
 

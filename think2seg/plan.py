@@ -110,6 +110,10 @@ class BlockJob:
     step: int
     revision: int
     attempt: int = 1
+    question: int = 0
+    """Position of the question among those asked of the same tiles."""
+    earlier: tuple[Acquisition, ...] = ()
+    """Acquisitions before this one, newest first, that a gate may compare it with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from support.worlds import GRID, Bench, ByRule, Exact, World, make_world, region
 from think2seg.config import Models as ModelsConfig
 from think2seg.config import load_archive
 from think2seg.cube.cube import open_or_create
-from think2seg.engine import RunSpec
+from think2seg.engine import RunSpec, Target
 
 
 @pytest.fixture
@@ -22,15 +22,14 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         tmp_path / "cube.zarr", spec_of(GRID), prompter=prompter.digest, segmenter=segmenter.digest, registered=True
     )
     spec = RunSpec(
-        question="red squares",
+        targets=(Target(question="red squares", writer=cube.writer(1)),),
         grid=GRID,
         region=region_wgs84(),
         archive=load_archive("naip-local"),
         models=ModelsConfig(),
-        writer=cube.writer(1),
     )
 
     def set_world(world: World) -> None:
-        monkeypatch.setattr("think2seg.engine.work.read_block", world.read_block)
+        monkeypatch.setattr("think2seg.engine.read.read_block", world.read_block)
 
     return Bench(world=make_world(), spec=spec, prompter=prompter, segmenter=segmenter, set_world=set_world)

@@ -27,9 +27,9 @@ def spec(bench: Bench, pair: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     def read_block(acquisition: object, block: Block, *_: object) -> BlockImagery:
         return BlockImagery(rgb=lake_tile(SIDE, LAKES[block]), quality=np.zeros((SIDE, SIDE), np.uint16))
 
-    monkeypatch.setattr("think2seg.engine.work.read_block", read_block)
+    monkeypatch.setattr("think2seg.engine.read.read_block", read_block)
     monkeypatch.setenv("THINK2SEG_WEIGHTS", str(pair))
-    return replace(bench.spec, question="water bodies")
+    return replace(bench.spec, targets=(replace(bench.spec.targets[0], question="water bodies"),))
 
 
 def run(spec: RunSpec, blocks: list[Block], batch: int) -> dict[Block, dict[str, Any]]:
@@ -38,9 +38,10 @@ def run(spec: RunSpec, blocks: list[Block], batch: int) -> dict[Block, dict[str,
         segmenter=SamSegmenter(dtype="float32", device="cpu"),
     )
     models = Models.load(config, threads=1)
-    writer = replace(spec.writer, prompter=models.prompter.digest, segmenter=models.segmenter.digest)
+    writer = replace(spec.targets[0].writer, prompter=models.prompter.digest, segmenter=models.segmenter.digest)
     kept = Kept(writer)
-    execute(WorkOrder(id="w", jobs=tuple(job_of(block) for block in blocks)), replace(spec, writer=kept), models)
+    target = replace(spec.targets[0], writer=kept)
+    execute(WorkOrder(id="w", jobs=tuple(job_of(block) for block in blocks)), replace(spec, targets=(target,)), models)
     return kept.written
 
 

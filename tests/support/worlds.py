@@ -163,9 +163,9 @@ class Bench:
         """Execute one order over `blocks` (default all) and return what was written, receipts under ``receipt``."""
         self.set_world(self.world)
         order = WorkOrder(id="w", jobs=tuple(job_of(block) for block in blocks or all_blocks()))
-        kept = Kept(self.spec.writer)
+        kept = Kept(self.spec.targets[0].writer)
         models = Models(prompter=replace(self.prompter, **changes), segmenter=self.segmenter)
-        receipts = execute(order, replace(self.spec, writer=kept), models)
+        receipts = execute(order, replace(self.spec, targets=(replace(self.spec.targets[0], writer=kept),)), models)
         for receipt in receipts:
             kept.written[receipt.block]["receipt"] = receipt
         return dict(sorted(kept.written.items()))

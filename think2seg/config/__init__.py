@@ -15,6 +15,7 @@ from think2seg.config.archive import (
 from think2seg.config.files import archive_names, conf_root, load_archive, load_monitor, monitor_names, monitor_schema
 from think2seg.config.monitor import (
     ClusterOptions,
+    Gates,
     LocalPrompter,
     Models,
     Monitor,
@@ -30,6 +31,7 @@ __all__ = [
     "Band",
     "ClusterOptions",
     "FixedScaling",
+    "Gates",
     "LocalPrompter",
     "MetadataScaling",
     "Models",

@@ -203,6 +203,27 @@ class CubeOptions(Part):
     block_px: Annotated[int, Field(ge=16, le=8192)] = 1024
 
 
+type Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Gates(Part):
+    """Which tiles are not asked about; what is skipped is *gated*, never absent."""
+
+    nodata: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Skip a tile when at least this part of its core has no data."""
+    cloud: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Skip it when at least this part of its core lies under cloud or shadow."""
+    unchanged: Annotated[float, Field(ge=0, le=255)] | None = None
+    """Skip a clear tile whose picture differs from its last clear one by at most this, on average, of 255."""
+    audit: Share = 0.02
+    """Part of what is skipped, drawn at random, that is asked about all the same to see what is missed."""
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing is ever skipped."""
+        return self.nodata is None and self.cloud is None and self.unchanged is None
+
+
 class Budget(Part):
     """What one run may spend; the rest is left over, visibly."""
 
@@ -235,6 +256,8 @@ class ClusterOptions(Part):
     """Work orders per worker."""
     order_blocks: PositiveInt = 8
     """Blocks per work order."""
+    prefetch_mb: PositiveInt = 256
+    """Imagery that a worker reads ahead of its prompter."""
 
 
 class Monitor(Part):
@@ -250,6 +273,7 @@ class Monitor(Part):
     tile: TileOptions = TileOptions()
     models: Models = Models()
     cube: CubeOptions
+    gates: Gates = Gates()
     budget: Budget = Budget()
     schedule: Schedule | None = None
     cluster: ClusterOptions = ClusterOptions()

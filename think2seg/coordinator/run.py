@@ -18,10 +18,10 @@ from distributed import KilledWorker
 from think2seg.cluster import Cluster, OrderResult, connect
 from think2seg.config import Monitor
 from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_run
-from think2seg.coordinator.summary import STAGES, RunSummary, count_tiles, failure_rows, seam_ratio
+from think2seg.coordinator.summary import STAGES, RunSummary, count_tiles, failure_rows, seam_ratio, unknown_tiles
 from think2seg.crs import project
 from think2seg.cube import Cube, Lease, Receipt, open_or_create, reusable
-from think2seg.engine import RunSpec, write_failed
+from think2seg.engine import RunSpec, Target, write_failed
 from think2seg.grid import Block, Zone
 from think2seg.plan import BlockState, PlanLine, Reason, WorkOrder, bundle
 
@@ -150,6 +150,7 @@ class ArchiveRun:
             square_km=sum(opened.square_km() for opened in self._open.values()),
             seam_ratio=seam_ratio(receipts),
             reasons=reasons,
+            unknown_tiles=unknown_tiles(receipts),
         )
 
     def _workers(self, spec: RunSpec) -> Cluster:
@@ -195,13 +196,15 @@ class _OpenCube:
         self._planned = planned
         work, zone = planned.plan.work, planned.zone
         n_steps = max((line.step for line in work if line.step is not None), default=-1) + 1
+        n = max(n_steps, len(self._cube.ledger().entries))
         self.spec = RunSpec(
-            question=self._monitor.question,
+            targets=(Target(question=self._monitor.question, writer=self._cube.writer(n, self._lease)),),
             grid=zone.grid,
             region=zone.region,
             archive=self._archive,
             models=self._monitor.models,
-            writer=self._cube.writer(max(n_steps, len(self._cube.ledger().entries)), self._lease),
+            gates=self._monitor.gates,
+            prefetch_bytes=self._monitor.cluster.prefetch_mb * 1_000_000,
         )
         inside = _region_px(zone, planned.blocks)
         self._region_px = sum(inside.values())

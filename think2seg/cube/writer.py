@@ -55,6 +55,7 @@ class BlockWriter:
         seconds: Mapping[str, float] | None = None,
         failures: Sequence[Failure] = (),
         seam: Mapping[str, float] | None = None,
+        audit: Mapping[str, int] | None = None,
     ) -> Receipt:
         """Write one block and return its receipt, which stands in the store when this returns.
 
@@ -70,7 +71,7 @@ class BlockWriter:
             (block_px, block_px) uint16 of `Quality` bits.
         traces, instances
             Rows as `think2seg.cube.records` describes them.
-        tiles, seconds, failures, seam
+        tiles, seconds, failures, seam, audit
             As in `Receipt`; the seconds of the write itself are added here.
 
         Raises
@@ -119,6 +120,7 @@ class BlockWriter:
             seconds={**(seconds or {}), "write": time.perf_counter() - started},
             failures=tuple(failures),
             seam=dict(seam or {}),
+            audit=dict(audit or {}),
         )
         self._put({key: receipt.to_json().encode()})
         return receipt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shapely.geometry.base import BaseGeometry
 
@@ -16,16 +16,27 @@ from think2seg.segmentation import Segmenter, load_segmenter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A question and the cube that its answers go to."""
+
+    question: str
+    writer: BlockWriter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """Everything a worker needs beside the order itself and the models. Picklable."""
 
-    question: str
+    targets: tuple[Target, ...]
+    """What is asked of the same tiles; `BlockJob.question` counts them."""
     grid: Grid
     region: BaseGeometry
     """WGS 84; pixels outside it are not observed, tiles wholly outside it are not asked about."""
     archive: config.Archive
     models: config.Models
-    writer: BlockWriter
+    gates: config.Gates = field(default_factory=config.Gates)
+    prefetch_bytes: int = 256_000_000
+    """Imagery that may wait for the prompter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,15 +71,19 @@ class Models:
             segmenter=load_segmenter(wanted.segmenter, segmenter.path, digest=segmenter.digest),
         )
 
-    def check(self, writer: BlockWriter) -> None:
+    def check(self, spec: RunSpec) -> None:
         """Refuse to answer with other weights than the run was planned with.
 
         Raises ModelError naming the model that differs, as happens when a folder is changed while a run is under way.
         """
-        for kind, loaded, planned in (
-            ("prompter", self.prompter.digest, writer.prompter),
-            ("segmenter", self.segmenter.digest, writer.segmenter),
-        ):
+        for kind, loaded, planned in [
+            pair
+            for target in spec.targets
+            for pair in (
+                ("prompter", self.prompter.digest, target.writer.prompter),
+                ("segmenter", self.segmenter.digest, target.writer.segmenter),
+            )
+        ]:
             if loaded != planned:
                 raise ModelError(
                     f"This worker's {kind} has the digest {loaded}, the run was planned with {planned}.",
