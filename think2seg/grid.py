@@ -161,6 +161,8 @@ class Grid:
         geobox = self.block_geobox(block, halo=halo)
         projected = project(region, self.crs)
         shape, transform = geobox.shape.yx, geobox.transform
+        if shapely.covers(projected, shapely.box(*geobox.extent.boundingbox)):
+            return np.ones(shape, dtype=np.bool_)
         return np.asarray(geometry_mask([projected], out_shape=shape, transform=transform, invert=True), dtype=np.bool_)
 
     def pixel_of(self, lon: float, lat: float) -> tuple[int, int]:

@@ -63,9 +63,14 @@ def read_block(
                 f"item {scene.id}, block {block.row},{block.col}: {error.given}", error.allowed, error.todo
             ) from error.__cause__
         use = missing & (found_quality & np.uint16(Quality.NODATA) == 0)
-        rgb[use], quality[use] = found_rgb[use], found_quality[use]
+        if use.all():
+            rgb, quality = found_rgb, found_quality
+        else:
+            np.copyto(rgb, found_rgb, where=use[..., np.newaxis])
+            np.copyto(quality, found_quality, where=use)
         missing &= ~use
-    quality[~grid.region_mask(region, block, halo=True)] |= np.uint16(Quality.OUTSIDE)
+    outside = ~grid.region_mask(region, block, halo=True)
+    np.bitwise_or(quality, np.uint16(Quality.OUTSIDE), out=quality, where=outside)
     return BlockImagery(rgb=rgb, quality=quality)
 
 

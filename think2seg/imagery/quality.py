@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from think2seg.config import QualityBits, QualityClasses
+from think2seg.imagery.lookup import NUMBERS, look_up
 
 type Bits = npt.NDArray[np.uint16]
 """(y, x) uint16, bits of `Quality`."""
@@ -55,13 +56,22 @@ def quality_of(values: npt.NDArray[np.float32], rule: QualityClasses | QualityBi
     -------
     (y, x) uint16
     """
-    missing = np.isnan(values)
-    codes = np.where(missing, 0, values).astype(np.uint32)
-    bits = np.where(missing, Quality.NODATA, 0).astype(np.uint16)
+    bits = np.empty(values.shape, dtype=np.uint16)
+    table = _bits(np.arange(NUMBERS, dtype=np.uint32), rule)
+    missing = look_up(values, table, bits)
+    if missing is None:
+        missing = np.isnan(values)
+        bits = _bits(np.where(missing, 0, values).astype(np.uint32), rule)
+    bits[missing] = np.uint16(Quality.NODATA)
+    return bits
+
+
+def _bits(codes: npt.NDArray[np.uint32], rule: QualityClasses | QualityBits) -> npt.NDArray[np.uint16]:
+    bits = np.zeros(codes.shape, dtype=np.uint16)
     for flag, numbers in rule.flags.items():
         if isinstance(rule, QualityBits):
             raised = (codes & np.uint32(sum(1 << number for number in numbers))) != 0
         else:
             raised = np.isin(codes, numbers)
-        bits[raised & ~missing] |= np.uint16(Quality[flag.upper()])
+        bits[raised] |= np.uint16(Quality[flag.upper()])
     return bits

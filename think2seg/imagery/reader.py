@@ -147,12 +147,11 @@ def _overview(info: ReprojectInfo, factors: list[int]) -> int | None:
 def _resampled(
     source: DatasetReader, band: int, geobox: GeoBox, resampling: str, nodata: float | None
 ) -> npt.NDArray[np.float32]:
-    out = np.full(geobox.shape.yx, np.nan, dtype=np.float32)
     frame = _frame(source)
     shift = pixel_shift(frame, geobox)
     if shift is not None and max(abs(part - round(part)) for part in shift) < SAME_GRID_PX:
-        _paste(source, band, nodata, out, (round(shift[0]), round(shift[1])))
-        return out
+        return _copied(source, band, nodata, geobox.shape.yx, (round(shift[0]), round(shift[1])))
+    out = np.full(geobox.shape.yx, np.nan, dtype=np.float32)
     info = compute_reproject_roi(frame, geobox)
     info = compute_reproject_roi(frame, geobox, padding=math.ceil(_PAD_PX * max(1.0, *info.scale2.xy)))
     if roi_is_empty(info.roi_src):
@@ -193,29 +192,30 @@ def pixel_shift(frame: GeoBox, geobox: GeoBox) -> tuple[float, float] | None:
     return (ours.f - theirs.f) / theirs.e, (ours.c - theirs.c) / theirs.a
 
 
-def _paste(
-    source: DatasetReader,
-    band: int,
-    nodata: float | None,
-    out: npt.NDArray[np.float32],
-    shift: tuple[int, int],
-) -> None:
-    spans = []
-    for start, size, limit in zip(shift, out.shape, source.shape, strict=True):
-        low, high = max(0, start), min(limit, start + size)
-        if low >= high:
-            return
-        spans.append((low, high, start))
+def _copied(
+    source: DatasetReader, band: int, nodata: float | None, shape: tuple[int, int], shift: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    spans = [
+        (max(0, start), min(limit, start + size), start)
+        for start, size, limit in zip(shift, shape, source.shape, strict=True)
+    ]
     (row0, row1, top), (col0, col1, left) = spans
-    window = Window.from_slices((row0, row1), (col0, col1))
-    out[row0 - top : row1 - top, col0 - left : col1 - left] = _pixels(source, band, nodata, window)
+    if (row1 - row0, col1 - col0) == shape:
+        return _pixels(source, band, nodata, Window.from_slices((row0, row1), (col0, col1)))
+    out = np.full(shape, np.nan, dtype=np.float32)
+    if row0 < row1 and col0 < col1:
+        window = Window.from_slices((row0, row1), (col0, col1))
+        out[row0 - top : row1 - top, col0 - left : col1 - left] = _pixels(source, band, nodata, window)
+    return out
 
 
 def _pixels(source: DatasetReader, band: int, nodata: float | None, window: Window) -> npt.NDArray[np.float32]:
     """(y, x) float32 of a window; NaN where a nodata tag, a mask, or else `nodata` says so."""
     pixels: npt.NDArray[np.float32] = source.read(band, window=window, out_dtype=np.float32)
     flags = source.mask_flag_enums[band - 1]
-    if MaskFlags.all_valid not in flags:
+    if flags == [MaskFlags.nodata] and np.issubdtype(source.dtypes[band - 1], np.integer):
+        pixels[pixels == np.float32(source.nodatavals[band - 1])] = np.nan
+    elif MaskFlags.all_valid not in flags:
         pixels[source.read_masks(band, window=window) == 0] = np.nan
     elif nodata is not None and not math.isnan(nodata):
         pixels[pixels == nodata] = np.nan

@@ -11,6 +11,7 @@ import odc.stac
 import pystac
 import shapely
 import shapely.geometry
+import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from think2seg.config import Archive, Band
@@ -18,7 +19,7 @@ from think2seg.crs import transformer
 from think2seg.errors import ImageryError
 from think2seg.imagery.quality import Bits, Quality, quality_of
 from think2seg.imagery.reader import WindowDriver
-from think2seg.imagery.recipe import RGB, to_rgb
+from think2seg.imagery.recipe import RGB, grey
 from think2seg.stac.loading import scale_offset, stac_cfg
 from think2seg.stac.scenes import Scene
 from think2seg.stac.signing import patch_url
@@ -57,20 +58,24 @@ def read_scene(scene: Scene, geobox: GeoBox, archive: Archive) -> tuple[RGB, Bit
         When a band is missing or cannot be read.
     """
     values = _load(scene, geobox, archive)
-    physical = []
-    for name in archive.recipe.bands:
-        scale, offset = scale_offset(scene, name, archive)
-        physical.append((values[name].astype(np.float64) * scale + offset).astype(np.float32))
     if archive.quality is None:
         quality = np.zeros(geobox.shape.yx, dtype=np.uint16)
     else:
         quality = quality_of(values[archive.quality.band], archive.quality)
-    quality[np.isnan(physical).any(axis=0)] |= np.uint16(Quality.NODATA)
-    return to_rgb(physical, archive.recipe.limits), quality
+    rgb = np.empty((*geobox.shape.yx, 3), dtype=np.uint8)
+    for channel, name in enumerate(archive.recipe.bands):
+        scale, offset = scale_offset(scene, name, archive)
+        missing = grey(values[name], scale, offset, archive.recipe.limits, out=rgb[..., channel])
+        if missing.any():
+            quality[missing] |= np.uint16(Quality.NODATA)
+    return rgb, quality
 
 
 def _load(scene: Scene, geobox: GeoBox, archive: Archive) -> dict[str, npt.NDArray[np.float32]]:
-    """Digital numbers of each needed band, (y, x) float32, NaN where there are none."""
+    """Digital numbers of each needed band, (y, x) float32, NaN where there are none.
+
+    In one piece a band: without `chunks` odc-stac cuts at 2048 px, and would read the files' tiles on the cut twice.
+    """
     bands = {name: archive.bands[name] for name in archive.needed_bands}
     moved = archive.resampling
     item = _minimal_item(scene, tuple(bands.values()), geobox)
@@ -84,10 +89,13 @@ def _load(scene: Scene, geobox: GeoBox, archive: Archive) -> dict[str, npt.NDArr
         resampling={n: moved.categories if b.role == "category" else moved.reflectance for n, b in bands.items()},
         stac_cfg=stac_cfg(archive),
         driver=WindowDriver(sign=patch_url(archive)),
-        pool=len(bands) if any("://" in asset.href for asset in item.assets.values()) else None,
+        chunks=dict(zip(geobox.dimensions, geobox.shape.yx, strict=True)),
         fail_on_error=True,
     )
-    return {name: loaded[name].values[0] for name in bands}
+    remote = any("://" in asset.href for asset in item.assets.values())
+    how = {"scheduler": "threads", "num_workers": len(bands)} if remote else {"scheduler": "synchronous"}
+    arrays: xr.Dataset = loaded.compute(**how)
+    return {name: arrays[name].values[0] for name in bands}
 
 
 def _minimal_item(scene: Scene, bands: Collection[Band], geobox: GeoBox) -> pystac.Item:
