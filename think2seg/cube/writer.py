@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import sha256
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from think2seg.cube.layout import DATA, NO_LABELS, NOT_OBSERVED, CubeSpec, array_documents, encode_chunks
+from think2seg.cube.layout import DATA, NO_LABELS, NOT_OBSERVED, CubeSpec, array_documents, chunk_key, encode_block
 from think2seg.cube.lease import Fence
 from think2seg.cube.receipts import VOID, Failure, Receipt, receipt_key
 from think2seg.cube.records import TABLES, Row, encode, staged_key, table_of
@@ -101,7 +102,9 @@ class BlockWriter:
         if self.store.get(key):
             self._put({key: VOID})
         rows = {staged_key(name, job.step, job.block): encode(table) for name, table in tables.items()}
-        self._put({**self._chunks(job, arrays), **rows})
+        with ThreadPoolExecutor(1) as aside:
+            digests = aside.submit(lambda: {name: array_digest(array) for name, array in arrays.items()})
+            self._put({**self._chunks(job, arrays), **rows})
         receipt = Receipt(
             step=job.step,
             acquisition=job.acquisition.id,
@@ -112,7 +115,7 @@ class BlockWriter:
             prompter=self.prompter,
             segmenter=self.segmenter,
             state=state,
-            digests={name: array_digest(array) for name, array in arrays.items()},
+            digests=digests.result(),
             present_px=int(np.count_nonzero(mask == 1)),
             observed_px=int(np.count_nonzero(mask != NOT_OBSERVED)),
             region_px=int(np.count_nonzero((quality & Quality.OUTSIDE) == 0)),
@@ -120,6 +123,7 @@ class BlockWriter:
             seconds={**(seconds or {}), "write": time.perf_counter() - started},
             failures=tuple(failures),
             seam=dict(seam or {}),
+            question=self.spec.question,
             audit=dict(audit or {}),
         )
         self._put({key: receipt.to_json().encode()})
@@ -131,18 +135,11 @@ class BlockWriter:
     @cached_property
     def _documents(self) -> dict[str, dict[str, Any]]:
         documents = array_documents(self.spec, NO_LABELS)
-        for name in DATA:
-            documents[name]["shape"][0] = self.n_steps
         return {name: documents[name] for name in DATA}
 
     def _chunks(self, job: BlockJob, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:
-        side = self.spec.grid.block_px
-        y, x = job.block.row * side, job.block.col * side
-        index = (job.step, slice(y, y + side), slice(x, x + side))
-        chunks: dict[str, bytes] = {}
-        for name, document in self._documents.items():
-            chunks |= encode_chunks(name, document, index, arrays[name])
-        return chunks
+        documents = self._documents
+        return {chunk_key(name, job.step, *job.block): encode_block(documents[name], arrays[name]) for name in DATA}
 
     def _put(self, objects: Mapping[str, bytes]) -> None:
         if self.epoch is not None:
@@ -167,7 +164,7 @@ class BlockWriter:
         mask, quality = arrays["mask"], arrays["quality"]
         blocked = (quality & BLOCKING) != 0
         wrong = (mask == NOT_OBSERVED) != blocked
-        if wrong.any() or not np.isin(mask, (0, 1, NOT_OBSERVED)).all():
+        if wrong.any() or ((mask > 1) & (mask != NOT_OBSERVED)).any():
             raise CubeError(
                 f"{what}: {int(wrong.sum())} pixels break the rule of the mask",
                 "0 absent, 1 present, and 255 if and only if a blocking quality bit is set.",
