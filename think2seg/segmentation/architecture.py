@@ -77,7 +77,7 @@ class SamArchitecture:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
-class FoldedAttention(Attention):
+class FoldedAttention(Attention):  # type: ignore[misc]  # the library is untyped
     """segment-anything's attention with its relative positions folded into queries and keys.
 
     The library adds two position terms to every entry of the attention map. Appended to the queries, with one-hot rows
