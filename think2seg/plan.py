@@ -173,10 +173,7 @@ def make_plan(
     window
         (since, until) of the search, both inclusive; held acquisitions outside it are not expected in the catalog.
 
-    Raises
-    ------
-    CatalogError
-        More than one, and more than `MAX_CHANGED`, of the done scenes changed.
+    Raises CatalogError when more than one, and more than `MAX_CHANGED`, of the done scenes changed.
     """
     latest = {step.acquisition: step for step in sorted(held, key=lambda step: step.revision)}
     if not allow_changes:
@@ -201,31 +198,34 @@ def make_plan(
 
 
 def bundle(lines: Iterable[PlanLine], blocks_per_order: int) -> tuple[WorkOrder, ...]:
+    """Pack the blocks of plan lines into work orders; see `bundle_together`."""
+    return bundle_together([lines], blocks_per_order)
+
+
+def bundle_together(questions: Sequence[Iterable[PlanLine]], blocks_per_order: int) -> tuple[WorkOrder, ...]:
     """Pack the blocks of plan lines into work orders, in order; one may hold blocks of several acquisitions.
 
-    Raises
-    ------
-    ValueError
-        `blocks_per_order` is below 1.
+    `questions` holds the lines of each question that is asked of the same tiles: jobs about one block come together.
+    Raises ValueError when `blocks_per_order` is below 1.
     """
     if blocks_per_order < 1:
         raise ValueError(f"blocks_per_order is {blocks_per_order}, it must be 1 or more")
-    jobs = [
-        BlockJob(
-            acquisition=line.acquisition,
-            block=block,
-            step=line.step,
-            revision=line.revision,
-            attempt=line.attempts.get(block, 0) + 1,
-        )
-        for line in lines
-        if line.acquisition is not None and line.step is not None
-        for block in line.blocks
-    ]
-    return tuple(
-        WorkOrder(id=f"{pack[0].step:06d}-{pack[0].block.row:05d}-{pack[0].block.col:05d}", jobs=pack)
-        for pack in batched(jobs, blocks_per_order)
-    )
+    shared: dict[tuple[datetime, str, Block], list[BlockJob]] = {}
+    for question, lines in enumerate(questions):
+        for line in lines:
+            if line.acquisition is not None and line.step is not None:
+                for block in line.blocks:
+                    job = BlockJob(acquisition=line.acquisition, block=block, step=line.step, revision=line.revision,
+                                   attempt=line.attempts.get(block, 0) + 1, question=question)  # fmt: skip
+                    shared.setdefault((line.time, line.id, block), []).append(job)
+    ordered = shared.values() if len(questions) == 1 else [shared[key] for key in sorted(shared)]
+    packs = batched(ordered, blocks_per_order)
+    return tuple(_order([job for jobs in pack for job in jobs]) for pack in packs)
+
+
+def _order(jobs: Sequence[BlockJob]) -> WorkOrder:
+    first = jobs[0]
+    return WorkOrder(id=f"{first.step:06d}-{first.block.row:05d}-{first.block.col:05d}", jobs=tuple(jobs))
 
 
 class _Coverage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import shapely
@@ -16,6 +16,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    model_validator,
 )
 from shapely.geometry.base import BaseGeometry
 
@@ -260,13 +261,20 @@ class ClusterOptions(Part):
     """Imagery that a worker reads ahead of its prompter."""
 
 
+type Question = Annotated[str, Field(min_length=1, max_length=500)]
+
+
 class Monitor(Part):
     """A standing question: ``conf/monitors/NAME.yaml``."""
 
     monitor: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", examples=["nd-wetlands"])]
     """Name: lower-case letters, digits and hyphens."""
     title: str = ""
-    question: Annotated[str, Field(min_length=1, max_length=500)]
+    question: Question | None = None
+    """What is asked; or several `questions`."""
+    questions: tuple[Question, ...] = ()
+    """Asked of the same tiles, which are read and encoded once for all of them; each has a cube of its own, and
+    ``cube.uri`` holds ``{question}``."""
     region: Region
     source: Source
     grid: GridOptions = GridOptions()
@@ -278,6 +286,23 @@ class Monitor(Part):
     schedule: Schedule | None = None
     cluster: ClusterOptions = ClusterOptions()
 
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if self.question is None and not self.questions:
+            raise ValueError("question is missing; several can be listed under questions")
+        if self.question is not None and self.questions:
+            raise ValueError("a monitor has either a question or questions, not both")
+        if len(set(self.questions)) < len(self.questions):
+            raise ValueError("the same question stands twice under questions")
+        if len(self.questions) > 1 and "{question}" not in self.cube.uri:
+            raise ValueError("each of several questions has a cube of its own: put {question} into cube.uri")
+        return self
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What is asked: one question or several."""
+        return self.questions or ((self.question,) if self.question else ())
+
     @property
     def hash(self) -> str:
         """Hash of what is asked, of what and by whom; not of title, places, budget, schedule or cluster."""
@@ -285,6 +310,9 @@ class Monitor(Part):
         left_out: dict[str, Any] = dict.fromkeys(("title", "region", "budget", "schedule", "cluster"), True)
         kept = self.model_dump(mode="json", exclude=left_out | {"models": {"prompter": server}})
         del kept["cube"]["uri"], kept["source"]["catalog"]
+        for name, plain in (("question", None), ("questions", []), ("gates", Gates().model_dump(mode="json"))):
+            if kept[name] == plain:
+                del kept[name]
         return content_digest({**kept, "region": shapely.to_geojson(self.region.shape())})
 
     @property

@@ -147,13 +147,17 @@ def plan_run(found: Found, *, allow_changes: bool = False) -> RunPlan:
     monitor, archive = found.monitor, found.archive
     parts = _zones(monitor, archive, _native(found))
     names = [zone.grid.zone for zone in parts]
-    if len({cube_uri(monitor, name) for name in names}) < len(names):
+    if len({cube_uri(monitor, name, monitor.asked[0]) for name in names}) < len(names):
         raise ConfigError(
             f"The region lies in {len(names)} zones ({', '.join(names)}), and cube.uri = {monitor.cube.uri!r} is one.",
             "Each zone has a cube of its own: {zone} in the URI is replaced by its name.",
             "Put {zone} into cube.uri, or choose one grid.crs for the whole region.",
         )
-    return RunPlan(found=found, cubes=tuple(_plan_cube(found, zone, allow_changes=allow_changes) for zone in parts))
+    _check_questions(monitor)
+    cubes = [
+        _plan_cube(found, zone, question, allow_changes=allow_changes) for zone in parts for question in monitor.asked
+    ]
+    return RunPlan(found=found, cubes=tuple(cubes))
 
 
 def plan_rows(plan: RunPlan) -> list[dict[str, Any]]:
@@ -176,16 +180,29 @@ def plan_rows(plan: RunPlan) -> list[dict[str, Any]]:
     ]
 
 
-def cube_uri(monitor: Monitor, zone: str) -> str:
-    """Return the URI of the monitor's cube in a zone, its places filled in."""
-    words = "".join(c if c.isalnum() else " " for c in monitor.question.lower()).split()
+def cube_uri(monitor: Monitor, zone: str, question: str) -> str:
+    """Return the URI of the monitor's cube of a question in a zone, its places filled in."""
+    words = "".join(c if c.isalnum() else " " for c in question.lower()).split()
     return monitor.cube.uri.format(question="-".join(words) or "question", zone=zone)
 
 
 def cube_uris(monitor: Monitor) -> tuple[str, ...]:
     """URIs of a monitor's cubes, without a search: for an automatic CRS these are the UTM zones of its region."""
     archive = load_archive(monitor.source.archive)
-    return tuple(cube_uri(monitor, zone.grid.zone) for zone in _zones(monitor, archive, native=set()))
+    parts = _zones(monitor, archive, native=set())
+    return tuple(cube_uri(monitor, zone.grid.zone, question) for zone in parts for question in monitor.asked)
+
+
+def _check_questions(monitor: Monitor) -> None:
+    """Refuse questions that differ in nothing that a URI can show."""
+    uris = {question: cube_uri(monitor, "", question) for question in monitor.asked}
+    for question, uri in uris.items():
+        if alike := [other for other, its in uris.items() if its == uri and other != question]:
+            raise ConfigError(
+                f"The questions {question!r} and {alike[0]!r} would share one cube.",
+                "In a URI a question is its letters and digits.",
+                "Word one of them otherwise.",
+            )
 
 
 def _zones(monitor: Monitor, archive: Archive, native: set[str]) -> tuple[Zone, ...]:
@@ -219,11 +236,11 @@ def _ledger(uri: str) -> Ledger:
     return read_ledger(CubeStore(uri)) if is_cube(uri) else Ledger()
 
 
-def _plan_cube(found: Found, zone: Zone, *, allow_changes: bool) -> CubePlan:
+def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool) -> CubePlan:
     monitor, archive, grid = found.monitor, found.archive, zone.grid
-    uri = cube_uri(monitor, grid.zone)
+    uri = cube_uri(monitor, grid.zone, question)
     weights = prompter_weights(monitor.models.prompter)
-    spec = _cube_spec(monitor, archive, zone, weights)
+    spec = _cube_spec(monitor, archive, zone, question, weights)
     prompter, segmenter = weights.digest, segmenter_weights(monitor.models.segmenter).digest
     cube = find_cube(uri, spec, prompter=prompter, segmenter=segmenter)
     ledger = cube.ledger() if cube else Ledger()
@@ -242,7 +259,7 @@ def _plan_cube(found: Found, zone: Zone, *, allow_changes: bool) -> CubePlan:
         n_published=len(ledger.entries),
         estimate=estimate,
         max_cloud=monitor.source.max_cloud_cover,
-        budget_tiles=monitor.budget.tiles,
+        budget_tiles=monitor.budget.tiles and max(1, monitor.budget.tiles // len(monitor.asked)),
         allow_changes=allow_changes,
         window=found.result.interval,
     )
@@ -289,10 +306,10 @@ def _with_resampling(line: PlanLine, grid: Grid, archive: Archive) -> PlanLine:
     return replace(line, note="; ".join(note for note in notes if note))
 
 
-def _cube_spec(monitor: Monitor, archive: Archive, zone: Zone, prompter: Weights) -> CubeSpec:
+def _cube_spec(monitor: Monitor, archive: Archive, zone: Zone, question: str, prompter: Weights) -> CubeSpec:
     template = template_for(monitor.models.prompter, prompter.path)
     return CubeSpec(
-        question=monitor.question,
+        question=question,
         grid=zone.grid,
         source={
             "archive": archive.archive,
@@ -301,6 +318,6 @@ def _cube_spec(monitor: Monitor, archive: Archive, zone: Zone, prompter: Weights
         },
         recipe=archive.recipe.model_dump(mode="json"),
         template=template.digest,
-        title=monitor.title or monitor.question,
+        title=" · ".join(part for part in (monitor.title, question if monitor.questions else "") if part) or question,
         attribution=archive.description,
     )

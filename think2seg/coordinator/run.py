@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import groupby
 from types import TracebackType
 from typing import Self
 
@@ -23,10 +24,12 @@ from think2seg.crs import project
 from think2seg.cube import Cube, Lease, Receipt, open_or_create, reusable
 from think2seg.engine import RunSpec, Target, write_failed
 from think2seg.grid import Block, Zone
-from think2seg.plan import BlockState, PlanLine, Reason, WorkOrder, bundle
+from think2seg.plan import BlockState, PlanLine, Reason, WorkOrder, bundle_together
 
 _MAX_GROUPS = 40
 _MIN_BLOCKS_PER_GROUP = 32
+_EARLIER = 3
+"""Acquisitions before its own among which a job may find the last clear look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +43,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Consecutive acquisitions of one cube, done together: one Prefect task run."""
+    """Consecutive acquisitions of one zone, done together: one Prefect task run."""
 
     name: str
-    cube: int
-    """Position in `RunPlan.cubes`."""
-    lines: tuple[PlanLine, ...]
+    lines: Mapping[int, tuple[PlanLine, ...]]
+    """Position in `RunPlan.cubes` → lines. Several cubes hold answers to several questions about the same tiles."""
 
 
 type OnProgress = Callable[[Progress], None]
@@ -102,10 +104,11 @@ class ArchiveRun:
     def groups(self, at_most: int = _MAX_GROUPS) -> tuple[Group, ...]:
         """Divide the work into at most `at_most` groups of about equal numbers of blocks."""
         size = max(_MIN_BLOCKS_PER_GROUP, -(-self._plan.n_blocks // at_most))
+        cubes = enumerate(self._plan.cubes)
         return tuple(
-            Group(name=_name_of(lines), cube=number, lines=tuple(lines))
-            for number, cube in enumerate(self._plan.cubes)
-            for lines in _split(cube.plan.work, size)
+            group
+            for _, alike in groupby(cubes, key=lambda cube: cube[1].zone.grid)
+            for group in _groups({number: cube.plan.work for number, cube in alike}, size)
         )
 
     def execute(self, group: Group) -> None:
@@ -116,14 +119,19 @@ class ArchiveRun:
         StoreError, ModelError, LeaseError
             When going on makes no sense; blocks that are finished stay finished.
         """
-        opened = self._open[group.cube]
+        opened = [(self._open[number], lines) for number, lines in group.lines.items()]
         self._report(group.name)
-        if orders := opened.orders(group.lines, self.monitor.cluster.order_blocks):
-            for result in self._workers(opened.spec).run(orders, opened.spec):
-                opened.take(result)
-                opened.publish_ready(group.lines)
+        orders = bundle_together([cube.left(lines) for cube, lines in opened], self.monitor.cluster.order_blocks)
+        if orders:
+            spec = replace(opened[0][0].spec, targets=tuple(cube.spec.targets[0] for cube, _ in opened))
+            for result in self._workers(spec).run(self._with_earlier(orders), spec):
+                receipts = _receipts_of(result, spec)
+                for cube, lines in opened:
+                    cube.take(receipts)
+                    cube.publish_ready(lines)
                 self._report(group.name)
-        opened.publish_ready(group.lines)
+        for cube, lines in opened:
+            cube.publish_ready(lines)
 
     def summary(self) -> RunSummary:
         """Figures of what was done so far."""
@@ -152,6 +160,17 @@ class ArchiveRun:
             reasons=reasons,
             unknown_tiles=unknown_tiles(receipts),
         )
+
+    def _with_earlier(self, orders: Sequence[WorkOrder]) -> Sequence[WorkOrder]:
+        """`orders` whose jobs know the acquisitions before their own, where a gate compares with them."""
+        if self.monitor.gates.unchanged is None:
+            return orders
+        known = sorted(self._found.result.acquisitions, key=lambda one: (one.time, one.id))
+        before = {one.id: tuple(known[max(0, place - _EARLIER) : place][::-1]) for place, one in enumerate(known)}
+        return [
+            replace(order, jobs=tuple(replace(job, earlier=before.get(job.acquisition.id, ())) for job in order.jobs))
+            for order in orders
+        ]
 
     def _workers(self, spec: RunSpec) -> Cluster:
         if self._cluster is None:
@@ -198,7 +217,7 @@ class _OpenCube:
         n_steps = max((line.step for line in work if line.step is not None), default=-1) + 1
         n = max(n_steps, len(self._cube.ledger().entries))
         self.spec = RunSpec(
-            targets=(Target(question=self._monitor.question, writer=self._cube.writer(n, self._lease)),),
+            targets=(Target(question=planned.spec.question, writer=self._cube.writer(n, self._lease)),),
             grid=zone.grid,
             region=zone.region,
             archive=self._archive,
@@ -223,26 +242,19 @@ class _OpenCube:
         """Blocks with a receipt."""
         return len(self._receipts)
 
-    def orders(self, lines: Sequence[PlanLine], blocks_per_order: int) -> tuple[WorkOrder, ...]:
-        """Work orders for the blocks of `lines` that have no receipt yet."""
+    def left(self, lines: Sequence[PlanLine]) -> list[PlanLine]:
+        """`lines` with the blocks that have no receipt yet, without those that have none."""
         left = [
             replace(line, blocks=tuple(block for block in line.blocks if (line.step, block) not in self._receipts))
             for line in lines
         ]
-        return bundle([line for line in left if line.blocks], blocks_per_order)
+        return [line for line in left if line.blocks]
 
-    def take(self, result: OrderResult) -> None:
-        """Keep an order's receipts. Blocks of an order that killed its workers become failed blocks."""
-        receipts = result.receipts
-        if isinstance(result.error, KilledWorker):
-            message = f"every worker that tried the order died (last: {result.error.last_worker.address})"
-            receipts = tuple(
-                write_failed(job, self.spec, reason="worker lost", message=message) for job in result.order.jobs
-            )
-        elif result.error is not None:
-            raise result.error
+    def take(self, receipts: Iterable[Receipt]) -> None:
+        """Keep those of `receipts` that are about this cube's question."""
         for receipt in receipts:
-            self._receipts[receipt.step, receipt.block] = receipt
+            if receipt.question == self.spec.targets[0].question:
+                self._receipts[receipt.step, receipt.block] = receipt
 
     def publish_ready(self, lines: Sequence[PlanLine]) -> None:
         """Publish the lines that come next and are whole."""
@@ -306,20 +318,39 @@ def _region_px(zone: Zone, blocks: Sequence[Block]) -> dict[Block, int]:
     }
 
 
-def _split(lines: Sequence[PlanLine], blocks_per_group: int) -> Iterator[list[PlanLine]]:
-    group: list[PlanLine] = []
-    for line in lines:
-        group.append(line)
-        if sum(len(one.blocks) for one in group) >= blocks_per_group:
-            yield group
+def _receipts_of(result: OrderResult, spec: RunSpec) -> tuple[Receipt, ...]:
+    """An order's receipts. Blocks of an order that killed its workers become failed blocks."""
+    if isinstance(result.error, KilledWorker):
+        message = f"every worker that tried the order died (last: {result.error.last_worker.address})"
+        return tuple(write_failed(job, spec, reason="worker lost", message=message) for job in result.order.jobs)
+    if result.error is not None:
+        raise result.error
+    return result.receipts
+
+
+def _groups(cubes: Mapping[int, Sequence[PlanLine]], blocks_per_group: int) -> Iterator[Group]:
+    """Groups of the work of one zone's cubes; the lines of one acquisition stay together."""
+    work = sorted(((line.time, line.id, number, line) for number, lines in cubes.items() for line in lines),
+                  key=lambda entry: entry[:3])  # fmt: skip
+    group: list[tuple[int, PlanLine]] = []
+    for _, alike in groupby(work, key=lambda entry: entry[:2]):
+        group += [(number, line) for *_, number, line in alike]
+        if sum(len(line.blocks) for _, line in group) >= blocks_per_group:
+            yield _group(group)
             group = []
     if group:
-        yield group
+        yield _group(group)
+
+
+def _group(entries: Sequence[tuple[int, PlanLine]]) -> Group:
+    cubes = dict.fromkeys(number for number, _ in entries)
+    lines = {cube: tuple(line for number, line in entries if number == cube) for cube in cubes}
+    return Group(name=_name_of([line for _, line in entries]), lines=lines)
 
 
 def _name_of(lines: Sequence[PlanLine]) -> str:
     first, last = lines[0], lines[-1]
-    days = f"{first.time:%Y-%m-%d}" + (f" to {last.time:%Y-%m-%d}" if last is not first else "")
+    days = f"{first.time:%Y-%m-%d}" + (f" to {last.time:%Y-%m-%d}" if last.id != first.id else "")
     return f"{days} ({sum(len(line.blocks) for line in lines)} blocks)"
 
 

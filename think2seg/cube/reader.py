@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import xarray as xr
 
+from think2seg.cube.layout import CubeSpec
 from think2seg.cube.records import decode, schema_of, table_key
 from think2seg.cube.store import CubeStore, explained, local_path, shown
 from think2seg.errors import CubeError
@@ -25,7 +26,13 @@ _LABELS = ["published", "revision", "observed_fraction", "acquisition", "model_v
 type Revisions = Literal["latest", "all"]
 
 
-def open_cube(uri: str | Path, *, revisions: Revisions = "latest", as_of: datetime | str | None = None) -> xr.Dataset:
+def open_cube(
+    uri: str | Path,
+    *,
+    revisions: Revisions = "latest",
+    as_of: datetime | str | None = None,
+    min_presence: float | None = None,
+) -> xr.Dataset:
     """Open a cube lazily.
 
     Parameters
@@ -36,6 +43,9 @@ def open_cube(uri: str | Path, *, revisions: Revisions = "latest", as_of: dateti
         ``latest``: the last answer for each acquisition. ``all``: every step ever published.
     as_of
         Show the cube as it stood then: steps published later are left out. UTC where it has no time zone.
+    min_presence
+        Show what was drawn in a tile only where the prompter's probability that the tile holds anything is at least
+        this, in [0, 1]; elsewhere it is absent. Tiles without a probability stay as they are.
 
     Returns
     -------
@@ -60,7 +70,15 @@ def open_cube(uri: str | Path, *, revisions: Revisions = "latest", as_of: dateti
         label = dataset[name]
         attributes = {key: value for key, value in label.attrs.items() if key not in ("names", "comment")}
         dataset = dataset.assign_coords({name: ("time", _named(label), attributes)})
-    return dataset
+    if min_presence is None:
+        return dataset
+    if not 0 <= min_presence <= 1:
+        raise CubeError(f"min_presence={min_presence}", "A probability in [0, 1].", "Correct it.")
+    from think2seg.cube.threshold import above_presence
+
+    traces = read_traces(uri, revisions=revisions, as_of=as_of)
+    spec = CubeSpec.from_json(json.dumps(dataset.attrs["think2seg"]))
+    return above_presence(dataset, traces, spec.grid, min_presence)
 
 
 def read_traces(

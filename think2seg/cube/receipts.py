@@ -60,6 +60,8 @@ class Receipt:
     failures: tuple[Failure, ...] = ()
     seam: Mapping[str, float] = field(default_factory=dict)
     """Sums behind the seam figure: disagreeing and compared pixels, at core edges and inside."""
+    question: str = ""
+    """What was asked; empty in receipts of old."""
     audit: Mapping[str, int] = field(default_factory=dict)
     """Sums behind the gates' miss rate: tiles by gate that were gated, asked all the same, and missed."""
 

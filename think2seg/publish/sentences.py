@@ -12,6 +12,7 @@ from typing import Any
 from think2seg.cube.ledger import Entry
 from think2seg.cube.store import shown
 from think2seg.errors import ModelError
+from think2seg.insight.audit import audits
 from think2seg.insight.records import Records
 from think2seg.insight.series import Series, SeriesPoint
 from think2seg.insight.units import TRUSTED_SHARE, AreaUnit, day, metres
@@ -109,6 +110,7 @@ def honesty(entries: Sequence[Entry], records: Records) -> tuple[str, ...]:
             f"“{records.spec.question}” means. There the map says not observed, which is not the same as absent. Ask "
             "in other words, or point models.prompter at weights that know more."
         )
+    notes += [one.sentence() for one in audits(receipt for entry in entries for receipt in records.receipts(entry))]
     if len(prompters) > 1:
         notes.append(
             f"{len(prompters)} versions of the prompter answered. Where one took over from another, marked on the "
