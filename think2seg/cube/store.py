@@ -6,6 +6,7 @@ Everything the cube writes goes through this one door, so that errors are explai
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ type BeforeWrite = Callable[[str], None]
 """Called with an object's key before it is put, copied or moved to, or deleted."""
 
 _CLIENT: ClientConfig = {"timeout": "60s", "connect_timeout": "10s"}
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _memory: dict[str, MemoryStore] = {}
 
 
@@ -37,7 +39,8 @@ class CubeStore:
     ----------
     uri
         A path, a ``file://`` URL, ``memory://NAME`` (this process only) or any URL that obstore opens (``s3://…``,
-        ``gs://…``, ``az://…``); credentials come from the environment and are never part of it.
+        ``gs://…``, ``az://…``); credentials come from the environment and are never part of it, and so does the
+        endpoint of another S3-compatible server (``AWS_ENDPOINT_URL``).
     before_write
         Called with the key before every single change to the store.
     create
@@ -199,7 +202,8 @@ def _open(uri: str, create: bool) -> Any:
         return LocalStore(uri, mkdir=create, automatic_cleanup=True)
     if scheme == "memory":
         return _memory.setdefault(name, MemoryStore())
-    return from_url(uri, client_options=_CLIENT)
+    plain_http = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    return from_url(uri, client_options={**_CLIENT, "allow_http": plain_http})
 
 
 def _way_on(cause: str) -> str:
