@@ -124,6 +124,7 @@ def draw_again(
         seconds={"read": 0.0, "prompt": 0.0, "segment": spent},
         failures=kept.receipt.failures,
         seam=seam,
+        audit=kept.receipt.audit,
     )
 
 
