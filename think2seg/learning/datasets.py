@@ -1,0 +1,126 @@
+"""Labelled datasets on disk, as others publish them: images, questions, masks. A reader is a function in `READERS`.
+
+What is odd about an item (no mask, an image that cannot be read, no question) is told, never replaced by another item.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PilImage
+
+from think2seg.errors import ConfigError
+from think2seg.samples.labelled import Image, Mask
+
+_CATEGORY_KEYS = ("category", "class", "label")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One image with its mask and everything that is asked about it."""
+
+    id: str
+    image: Path
+    mask: Path
+    questions: tuple[str, ...]
+    category: str
+    """Empty where the dataset has none."""
+
+    def pixels(self, side: int) -> Image:
+        """(side, side, 3) uint8, resized by Lanczos whatever the image's shape; OSError when it cannot be read."""
+        with PilImage.open(self.image) as picture:
+            return np.array(picture.convert("RGB").resize((side, side), PilImage.Resampling.LANCZOS))
+
+    def truth(self, side: int) -> Mask:
+        """(side, side) bool, nearest neighbour; true where the mask is not zero. OSError when it cannot be read."""
+        with PilImage.open(self.mask) as picture:
+            values = np.array(picture.resize((side, side), PilImage.Resampling.NEAREST))
+        target: Mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(axis=-1)
+        return target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odd:
+    """An item that could not be used, or only in part."""
+
+    item: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """One split of a dataset."""
+
+    name: str
+    split: str
+    items: tuple[Item, ...]
+    """By id."""
+    odd: tuple[Odd, ...]
+
+
+def read_earthreason(folder: Path, split: str) -> Dataset:
+    """EarthReason: ``<split>/images/*``, ``<split>/labels/<id>.png``, ``<split>/QAs/<id>.json`` with ``questions``.
+
+    Raises ConfigError when there is no such split.
+    """
+    root = folder / split
+    if not (root / "images").is_dir():
+        there = ", ".join(sorted(path.parent.name for path in folder.glob("*/images"))) or "none"
+        raise ConfigError(
+            f"{root} has no folder images.",
+            f"EarthReason has SPLIT/images, SPLIT/labels and SPLIT/QAs; splits here: {there}.",
+            "Correct the folder or --split.",
+        )
+    items: list[Item] = []
+    odd: list[Odd] = []
+    images = sorted(path for path in (root / "images").iterdir() if path.is_file())
+    for image in images:
+        mask, about = root / "labels" / f"{image.stem}.png", root / "QAs" / f"{image.stem}.json"
+        try:
+            questions, category = _questions(about)
+        except (OSError, ValueError) as error:
+            odd.append(Odd(item=image.stem, reason=f"no question: {error}"))
+            continue
+        if not mask.is_file():
+            odd.append(Odd(item=image.stem, reason="no mask"))
+            continue
+        items.append(Item(id=image.stem, image=image, mask=mask, questions=questions, category=category))
+    odd += _left_over(root, {image.stem for image in images})
+    return Dataset(name="earthreason", split=split, items=tuple(items), odd=tuple(odd))
+
+
+READERS: Mapping[str, Callable[[Path, str], Dataset]] = {"earthreason": read_earthreason}
+"""Name of a dataset → its reader."""
+
+
+def read_dataset(name: str, folder: Path, split: str) -> Dataset:
+    """Read a split; raises ConfigError when there is no such reader or split."""
+    if name not in READERS:
+        raise ConfigError(f"--dataset {name}", f"Readers: {', '.join(sorted(READERS))}.", "Choose one of these.")
+    return READERS[name](folder, split)
+
+
+def _questions(path: Path) -> tuple[tuple[str, ...], str]:
+    """Questions and category of an item; ValueError when there is no question."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict):
+        raise ValueError("the file holds no JSON object")
+    found = document.get("questions")
+    texts = [text.strip() for text in found if isinstance(text, str)] if isinstance(found, list) else []
+    questions = tuple(dict.fromkeys(filter(None, texts)))
+    if not questions:
+        raise ValueError("questions is missing or empty")
+    categories = (document.get(key) for key in _CATEGORY_KEYS)
+    return questions, next((name for name in categories if isinstance(name, str)), "")
+
+
+def _left_over(root: Path, images: set[str]) -> Iterator[Odd]:
+    """Masks and questions without an image."""
+    for kind, suffix in (("labels", ".png"), ("QAs", ".json")):
+        for path in sorted((root / kind).glob(f"*{suffix}")):
+            if path.stem not in images:
+                yield Odd(item=path.stem, reason=f"no image, but {kind}/{path.name}")
