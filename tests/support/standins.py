@@ -98,11 +98,21 @@ class Standins:
 @contextmanager
 def standins(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Standins]:
     """Let workers in this process load the pair by rule instead of real weights."""
+    make_folders(folder)
+    yield install(folder, patch)
+
+
+def make_folders(folder: Path) -> None:
+    """Write what takes the place of weights."""
     for kind, description in (("prompter", {"frame_px": _FRAME_PX, "template": "template.yaml"}), ("segmenter", {})):
         (folder / kind).mkdir(parents=True)
         (folder / kind / "think2seg.json").write_text(json.dumps(description))
         (folder / kind / "weights.bin").write_text(f"loaded for {folder} alone")
     (folder / "prompter" / "template.yaml").write_text(TEMPLATE)
+
+
+def install(folder: Path, patch: pytest.MonkeyPatch) -> Standins:
+    """Put the pair in the place of real weights in this process."""
     pair = Standins(folder)
 
     def load_prompter(config: object, path: Path, *, digest: str) -> DarkPrompter:
@@ -116,4 +126,4 @@ def standins(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Standins]:
     patch.setenv("THINK2SEG_WEIGHTS", str(folder))
     patch.setattr(think2seg.engine.spec, "load_prompter", load_prompter)
     patch.setattr(think2seg.engine.spec, "load_segmenter", load_segmenter)
-    yield pair
+    return pair
