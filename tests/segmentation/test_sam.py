@@ -16,8 +16,10 @@ from support.pictures import SIDE, lake_tile
 
 from think2seg.config import SamSegmenter as SamConfig
 from think2seg.errors import ModelError
-from think2seg.segmentation import load_segmenter
-from think2seg.segmentation.architecture import FoldedAttention
+from think2seg.segmentation import Prompt, load_segmenter
+from think2seg.segmentation.architecture import FoldedAttention, load_sam_folder
+from think2seg.segmentation.attention import BiasedAttention, quicken
+from think2seg.segmentation.batches import Prompts
 from think2seg.segmentation.sam import SamSegmenter
 
 
@@ -122,3 +124,40 @@ def test_folded_attention_equals_the_library_s(learning: bool) -> None:
     x = torch.randn(2, 6, 7, 40)
     with torch.set_grad_enabled(learning):
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+
+
+def test_the_quick_attention_is_the_librarys(pair: Path) -> None:
+    plain = load_sam_folder(pair / "segmenter").image_encoder
+    quick = load_sam_folder(pair / "segmenter").image_encoder
+    quicken(quick)
+    assert {type(block.attn) for block in quick.blocks} == {BiasedAttention}
+    for block in plain.blocks:
+        block.attn.__class__ = Attention
+    image = torch.randn(1, 3, plain.img_size, plain.img_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(image), plain(image), rtol=1e-4, atol=1e-4)
+
+
+def test_out_of_memory_halves_the_calls_and_goes_on(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = SamSegmenter(pair / "segmenter", digest="0123456789abcdef", dtype="float32", device="cpu")
+    tiles, prompts = [lake_tile()] * 2, [[Prompt(bbox=(18, 26, 62, 70))] * 3] * 2
+    whole = segmenter.draw(tiles, prompts)
+    before = segmenter._decode
+
+    def fails_when_large(
+        embeddings: torch.Tensor, slots: list[int], some: Prompts
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(slots) > 2:
+            raise torch.OutOfMemoryError("tried to allocate 20.00 GiB")
+        return before(embeddings, slots, some)
+
+    monkeypatch.setattr(segmenter, "_decode", fails_when_large)
+    drawn = segmenter.draw(tiles, prompts)
+    assert segmenter._decoded_at_once == 2
+    for row, other in zip(drawn, whole, strict=True):
+        for one, as_before in zip(row, other, strict=True):
+            assert (one.mask != as_before.mask).mean() < 1e-3
+
+    monkeypatch.setattr(segmenter, "_decode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("20 GiB")))
+    with pytest.raises(ModelError, match="single instance"):
+        segmenter.draw(tiles, prompts)

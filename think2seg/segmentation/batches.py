@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import batched, groupby
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from think2seg.errors import ModelError
 from think2seg.segmentation.memory import calls_at_once
 from think2seg.segmentation.protocol import Drawn, Prompt
 
+_log = logging.getLogger(__name__)
 _TILES_AT_ONCE = 16
 """Embeddings held at a time."""
 
@@ -58,22 +61,36 @@ class BatchedSegmenter[Embeddings](ABC):
         drawn: list[list[Drawn | None]] = [[None] * len(row) for row in prompts]
         asked = [index for index, row in enumerate(prompts) if row]
         for part in batched(asked, _TILES_AT_ONCE):
-            with torch.inference_mode():
-                embeddings = self._encoded([tiles[index] for index in part])
             jobs = [
                 _Job(slot, index, position, prompt.placed(factor=self.image_px / len(tiles[index])), len(tiles[index]))
                 for slot, index in enumerate(part)
                 for position, prompt in enumerate(prompts[index])
             ]
-            for job, instance in self._decoded(embeddings, jobs):
+            for job, instance in self._drawn([tiles[index] for index in part], jobs):
                 drawn[job.tile][job.position] = instance
         return [[instance for instance in row if instance is not None] for row in drawn]
+
+    def _drawn(self, tiles: Sequence[npt.NDArray[np.uint8]], jobs: list[_Job]) -> list[tuple[_Job, Drawn]]:
+        """The instances of some tiles; where the device's memory does not do, calls are halved until it does."""
+        while True:
+            try:
+                with torch.inference_mode():
+                    return list(self._decoded(self._encoded(tiles), jobs))
+            except torch.OutOfMemoryError as error:
+                if self._encoded_at_once == self._decoded_at_once == 1:
+                    raise ModelError(
+                        f"{self._device} has no memory to draw a single instance: {error}",
+                        "Weights, one encoded image and one instance must fit.",
+                        "Choose a smaller segmenter, another models.segmenter.device, or dtype: bfloat16.",
+                    ) from error
+                self._encoded_at_once = max(1, self._encoded_at_once // 2)
+                self._decoded_at_once = max(1, self._decoded_at_once // 2)
+                _log.warning("%s is out of memory: drawing %d at a time", self._device, self._decoded_at_once)
 
     def _encoded(self, tiles: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
         full = [*tiles] + [tiles[-1]] * (-len(tiles) % self._encoded_at_once)
         return self._joined([self._encode(part) for part in batched(full, self._encoded_at_once)], len(tiles))
 
-    @torch.inference_mode()
     def _decoded(self, embeddings: Embeddings, jobs: list[_Job]) -> Iterator[tuple[_Job, Drawn]]:
         for _, alike in groupby(sorted(jobs, key=_shape), key=_shape):
             for part in batched(alike, self._decoded_at_once):

@@ -101,4 +101,4 @@ SEGMENTERS = {
 
 def calls_at_once(device: torch.device) -> tuple[int, int]:
     """Images that are encoded, and instances that are decoded, in one call."""
-    return (1, 8) if device.type == "cpu" else (8, 64)
+    return (1, 4) if device.type == "cpu" else (8, 64)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from think2seg.errors import ModelError
 from think2seg.segmentation.architecture import decode_prompts, load_sam_folder
+from think2seg.segmentation.attention import quicken
 from think2seg.segmentation.batches import BatchedSegmenter, Prompts
 from think2seg.segmentation.devices import choose_device, choose_dtype
 
@@ -35,6 +36,8 @@ class SamSegmenter(BatchedSegmenter[Tensor]):
         sam = load_sam_folder(path) if path.is_dir() else load_checkpoint(path)
         self._sam = sam.to(where).eval().requires_grad_(False)
         self._sam.image_encoder.to(self._dtype)
+        if where.type == "cpu":
+            quicken(self._sam.image_encoder)
         self.mask_threshold = float(sam.mask_threshold)
 
     @property
