@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import torch
 
 from think2seg.errors import ModelError
 
+LOADING = Lock()
+"""Held while transformers loads a model: it replaces functions of its classes meanwhile, and two threads that load at
+the same time would leave them replaced."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
