@@ -2,8 +2,9 @@
 
     python benchmarks/planning.py
 
-The last line is one JSON object with the limits. Every row is measured in a process of its own, so that its memory is its own. The catalog is one item collection, the
-cube a folder; the ledger of the full cube is written by the library, its arrays are left out (planning reads none).
+The last line is one JSON object with the limits. Every row is measured in a process of its own, so that its memory is
+its own. The catalog is one item collection, the cube a folder; the ledger of the full cube is written by the library,
+its arrays are left out (planning reads none).
 """
 
 from __future__ import annotations

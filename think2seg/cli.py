@@ -150,11 +150,24 @@ def report(
 
 
 @app.command()
-def check(cube: CubeUri, as_json: Json = False) -> None:
-    """Prove a cube: structure, ledger against arrays, digests against bytes, states against quality bits."""
-    from think2seg.cube import check_cube
+def check(
+    cube: CubeUri,
+    monitor: Annotated[
+        Path | None, typer.Option(metavar="MONITOR.yaml", help="Also look whether its catalog still has the scenes.")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove files that were never finished.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Prove a cube: structure, conventions, ledger against arrays, digests against bytes, states against quality."""
+    from think2seg.coordinator import missing_sources
+    from think2seg.cube import check_cube, repair_cube
 
     findings = check_cube(cube)
+    if monitor:
+        findings += missing_sources(cube, _monitor(monitor, None))
+    if repair:
+        removed = set(repair_cube(cube, findings))
+        findings = [finding for finding in findings if finding.where not in removed]
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
         _print_json({"findings": [finding.to_dict() for finding in findings], "exit_code": 3 if errors else 0})

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from support.archive_run import BLOCKS, acquisition, moment, plan_of, run, scene, write
 
-from think2seg.cube import check_cube, open_or_create
+from think2seg.cube import check_cube, missing_scenes, open_cube, open_or_create, repair_cube
+from think2seg.cube.conventions import broken_conventions
 from think2seg.errors import CubeError
 from think2seg.plan import bundle
 
@@ -76,6 +77,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "stray object": (lambda c: (c / "notes.txt").write_text("x"), "notes.txt", "warning"),
     "leftover chunk": (lambda c: shutil.copytree(c / "mask/c/0", c / "mask/c/2"), "mask/c/2/0/0", "info"),
+    "unfinished file": (
+        lambda c: (c / "mask/c/0/0/7.partial").write_bytes(b"x"), "mask/c/0/0/7.partial", "info",
+    ),
+    "broken conventions": (
+        lambda c: edit(c / "zarr.json", lambda d: d["attributes"].update({"spatial:bbox": [0, 0, 1, 1]})),  # type: ignore[attr-defined]
+        "zarr.json",
+        "error",
+    ),
     "leftover rows": (
         lambda c: (c / "_records/staging/000000").mkdir(parents=True) or (c / "_records/staging/000000/a").touch(),
         "_records/staging/000000/a",
@@ -121,6 +130,40 @@ def test_finished_blocks_that_wait_are_mentioned(cube: Path) -> None:
     assert [finding.render()[:60] for finding in check_cube(cube)] == [
         "info: _records/receipts: 1 finished blocks wait for publication"[:60]
     ]
+
+
+def test_unfinished_files_are_swept_on_demand_and_nothing_else_is(cube: Path) -> None:
+    (cube / "mask/c/0/0/7.partial").write_bytes(b"x")
+    (cube / "notes.txt").write_text("mine")
+    findings = check_cube(cube)
+    assert repair_cube(cube, findings) == ["mask/c/0/0/7.partial"]
+    assert [finding.where for finding in check_cube(cube)] == ["notes.txt"]
+
+
+def test_scenes_that_left_the_catalog_are_named(cube: Path) -> None:
+    assert missing_scenes(cube, {"item-1", "patch-2"}) == []
+    assert ["patch" in finding.message for finding in missing_scenes(cube, {"item-1", "patch-3"})] == [True]
+
+
+def test_every_convention_is_looked_at(cube: Path) -> None:
+    root = json.loads((cube / "zarr.json").read_text())
+    assert list(broken_conventions(root)) == []
+    arrays = root["consolidated_metadata"]["metadata"]
+    root["attributes"] |= {"Conventions": "none", "zarr_conventions": [], "proj:code": "EPSG:4326"}
+    root["attributes"] |= {"spatial:shape": [1, 1], "spatial:transform": [1, 0, 0, 0, -1, 0]}
+    arrays["mask"]["attributes"] |= {"grid_mapping": "nothing", "flag_meanings": "one two", "_FillValue": 255}
+    arrays["y"]["attributes"]["standard_name"] = "row"
+    del arrays["time"]["attributes"]["calendar"]
+    assert len(list(broken_conventions(root))) == 10
+
+
+def test_cf_xarray_understands_a_cube(cube: Path) -> None:
+    import cf_xarray  # noqa: F401
+
+    dataset = open_cube(cube)
+    assert dict(dataset.cf.axes) == {"T": ["time"], "Y": ["y"], "X": ["x"]}
+    assert dataset["mask"].cf.grid_mapping_names == {"transverse_mercator": ["spatial_ref"]}
+    assert int((dataset["mask"].cf == "present").sum()) == int((dataset["mask"] == 1).sum())
 
 
 def test_no_cube(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_r
 from think2seg.coordinator.redraw import RedrawSummary, run_redraw
 from think2seg.coordinator.redraw_plan import RedrawPlan, plan_redraw
 from think2seg.coordinator.run import ArchiveRun, Group, Progress, run_archive
-from think2seg.coordinator.status import CubeStatus, cube_status
+from think2seg.coordinator.status import CubeStatus, cube_status, missing_sources
 from think2seg.coordinator.summary import RunSummary
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "RunSummary",
     "cube_status",
     "find",
+    "missing_sources",
     "plan_redraw",
     "plan_rows",
     "plan_run",

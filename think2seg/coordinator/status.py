@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from think2seg.config import Monitor
-from think2seg.coordinator.prepare import cube_uris
-from think2seg.cube import CubeStore, current_holder, is_cube, read_ledger, read_unpublished
+from think2seg.coordinator.prepare import cube_uris, find
+from think2seg.cube import (
+    CubeStore,
+    Finding,
+    current_holder,
+    is_cube,
+    missing_scenes,
+    read_ledger,
+    read_unpublished,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,19 @@ class CubeStatus:
 def cube_status(monitor: Monitor) -> tuple[CubeStatus, ...]:
     """Look at every cube of a monitor; nothing is written."""
     return tuple(_status(uri) for uri in cube_uris(monitor))
+
+
+def missing_sources(uri: str, monitor: Monitor) -> list[Finding]:
+    """Search a monitor's catalog for the scenes that its cube at `uri` was made from.
+
+    Raises
+    ------
+    CatalogError
+        The catalog cannot be searched.
+    """
+    found = find(monitor.model_copy(update={"source": monitor.source.model_copy(update={"lookback_days": None})}))
+    scenes = (scene for acquisition in found.result.acquisitions for scene in acquisition.scenes)
+    return missing_scenes(uri, {scene.fingerprint for scene in scenes})
 
 
 def _status(uri: str) -> CubeStatus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from think2seg.cube.check import Finding, check_cube
+from think2seg.cube.check import Finding, check_cube, missing_scenes, repair_cube
 from think2seg.cube.cube import Cube, find_cube, find_store, is_cube, open_or_create, read_spec
 from think2seg.cube.layout import CubeSpec
 from think2seg.cube.lease import Holder, Lease, current_holder
@@ -29,6 +29,7 @@ __all__ = [
     "find_cube",
     "find_store",
     "is_cube",
+    "missing_scenes",
     "open_cube",
     "open_or_create",
     "read_instances",
@@ -37,5 +38,6 @@ __all__ = [
     "read_spec",
     "read_traces",
     "read_unpublished",
+    "repair_cube",
     "reusable",
 ]

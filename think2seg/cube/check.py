@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import zarr
 from obstore.exceptions import BaseError
 
+from think2seg.cube.conventions import broken_conventions
 from think2seg.cube.cube import find_store, read_spec
 from think2seg.cube.layout import (
     DATA,
@@ -43,6 +44,9 @@ type Arrays = Mapping[str, zarr.Array[Any]]
 _UNREADABLE = (RuntimeError, ValueError, OSError, BaseError)
 """What a damaged chunk raises on its way through the codecs."""
 _RESTORE = "Restore it from a copy of the cube."
+_REPAIR = "`think2seg check --repair` removes it."
+PARTIAL = ".partial"
+"""Ending of a file that another program was writing when it died."""
 _RUN = "The next `think2seg run` completes it."
 
 
@@ -89,10 +93,53 @@ def check_cube(uri: str | Path) -> list[Finding]:
     arrays = {name: open_array(store, name, document, read_only=True) for name, document in _documents(spec, ledger)}
     return [
         *_structure(store, spec, ledger),
+        *_conventions(store),
         *_labels(arrays, spec, ledger),
         *_blocks(store, spec, ledger, arrays),
         *_tables(store, ledger),
         *_orphans(store, ledger, {*arrays, "_records", ROOT_KEY}),
+    ]
+
+
+def repair_cube(uri: str | Path, findings: Iterable[Finding]) -> list[str]:
+    """Remove what `check_cube` found to be unfinished files; return their keys.
+
+    Nothing else is ever removed: the next run takes care of what an interrupted one left, and damage is not mended by
+    deleting.
+
+    Raises
+    ------
+    StoreError
+        The store refuses.
+    """
+    store = CubeStore(uri)
+    keys = [finding.where for finding in findings if finding.where.endswith(PARTIAL)]
+    for key in keys:
+        store.delete(key)
+    return keys
+
+
+def missing_scenes(uri: str | Path, present: Collection[str]) -> list[Finding]:
+    """Say which scenes of a cube's latest revisions are not in its catalog any more.
+
+    Parameters
+    ----------
+    uri
+        The cube.
+    present
+        Fingerprints of the scenes that the catalog has.
+    """
+    ledger = read_ledger(CubeStore(uri))
+    return [
+        Finding(
+            severity="warning",
+            where=f"step {entry.step} ({acquisition})",
+            message=f"was made from {scene}, which the catalog does not have as it was read.",
+            todo="Nothing is lost; the source cannot be looked at again.",
+        )
+        for acquisition, entry in sorted(ledger.latest.items())
+        for scene, fingerprint in sorted(entry.held.scenes.items())
+        if fingerprint not in present
     ]
 
 
@@ -124,6 +171,15 @@ def _structure(store: CubeStore, spec: CubeSpec, ledger: Ledger) -> Iterator[Fin
             )
 
 
+def _conventions(store: CubeStore) -> Iterator[Finding]:
+    try:
+        broken = list(broken_conventions(json.loads(store.get(ROOT_KEY) or b"")))
+    except (ValueError, LookupError, TypeError):
+        return  # `_structure` says so
+    for sentence in broken:
+        yield Finding(severity="error", where=ROOT_KEY, message=sentence, todo=_RESTORE)
+
+
 def _extent(root: Any) -> int:
     try:
         return int(root["consolidated_metadata"]["metadata"]["mask"]["shape"][0])
@@ -152,7 +208,8 @@ def _blocks(store: CubeStore, spec: CubeSpec, ledger: Ledger, arrays: Arrays) ->
 
     blank = {name: array_digest(array) for name, array in blank_block(spec).items()}
     for entry in ledger.entries:
-        present = {key for name in DATA for key in store.list_keys(f"{name}/c/{entry.step}")}
+        keys = (key for name in DATA for key in store.list_keys(f"{name}/c/{entry.step}"))
+        present = {key for key in keys if not key.endswith(PARTIAL)}
         for block, state in sorted(entry.held.states.items()):
             origin = ledger.origin(entry, block)
             receipt = receipts_of(origin.step).get(block)
@@ -213,16 +270,23 @@ def _orphans(store: CubeStore, ledger: Ledger, known: set[str]) -> Iterator[Find
         yield Finding(severity="info", where="_records/receipts", message=message, todo=_RUN)
     for name in DATA:
         for key in store.list_keys(f"{name}/c"):
+            if key.endswith(PARTIAL):
+                continue
             step, row, col = (int(part) for part in key.split("/")[-3:])
             if step >= n_published and (step, Block(row, col)) not in waiting:
                 message = "is left over from an interrupted block."
                 yield Finding(severity="info", where=key, message=message, todo=_RUN)
+    for key in ledger.leftover:
+        message = "is left over: the ledger's files have been put together."
+        yield Finding(severity="info", where=key, message=message, todo=_RUN)
     for key in store.list_keys(STAGING):
         if int(key.removeprefix(f"{STAGING}/").partition("/")[0]) < n_published:
             message = "is left over from a published step."
             yield Finding(severity="info", where=key, message=message, todo=_RUN)
     for key in store.list_keys():
-        if key.partition("/")[0] not in known:
+        if key.endswith(PARTIAL):
+            yield Finding(severity="info", where=key, message="is a file that was never finished.", todo=_REPAIR)
+        elif key.partition("/")[0] not in known:
             message = "does not belong to the cube."
             yield Finding(severity="warning", where=key, message=message, todo="Move it elsewhere.")
 
