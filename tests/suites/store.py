@@ -53,6 +53,14 @@ class StoreSuite:
         store.put("a/b", b"two")
         assert store.get("c/d") == b"one"
 
+    def test_move_replaces_and_happens_once(self, store: CubeStore) -> None:
+        store.put("a/b", b"one")
+        store.put("c/d", b"two")
+        assert store.move("a/b", "c/d")
+        assert (store.get("a/b"), store.get("c/d")) == (None, b"one")
+        assert not store.move("a/b", "c/d")
+        assert store.get("c/d") == b"one"
+
     def test_keys_are_listed_by_whole_segments(self, store: CubeStore) -> None:
         for key in ("a/2/x", "a/10/x", "a/1", "ab/1", "b"):
             store.put(key, b"")
