@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from requests import PreparedRequest, RequestException, Response
+from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from think2seg.errors import CatalogError
@@ -33,6 +36,9 @@ class Patience:
 
 
 PATIENT = Patience()
+MAX_DOCUMENT_BYTES = 256 * 2**20
+"""Largest catalog document that is read, unpacked."""
+_PIECE_BYTES = 2**20
 
 
 class HttpError(CatalogError):
@@ -48,17 +54,17 @@ class Transport:
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
-        self._io = StacApiIO(
-            timeout=patience.timeout_s,
-            max_retries=Retry(
-                total=patience.retries,
-                status_forcelist=[429, 500, 502, 503, 504],
-                allowed_methods=None,
-                respect_retry_after_header=True,
-                backoff_factor=patience.backoff_s,
-                raise_on_status=False,
-            ),
+        retry = Retry(
+            total=patience.retries,
+            status_forcelist=[429, 500, 502, 503, 504],
+            allowed_methods=None,
+            respect_retry_after_header=True,
+            backoff_factor=patience.backoff_s,
+            raise_on_status=False,
         )
+        self._io = StacApiIO(timeout=patience.timeout_s, max_retries=retry)
+        for scheme in ("https://", "http://"):
+            self._io.session.mount(scheme, _BoundedAdapter(patience.timeout_s, max_retries=retry))
 
     def read(
         self,
@@ -100,6 +106,35 @@ class Transport:
                 _ADVICE.get(status or 0, "Check the network and the URL in `source.catalog`, then run again."),
                 status=status,
             ) from error
+
+
+class _BoundedAdapter(HTTPAdapter):
+    """Reads answers of a bounded size in a bounded time, whatever their headers say."""
+
+    def __init__(self, timeout_s: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._deadline_s = 10 * timeout_s
+
+    def send(self, request: PreparedRequest, stream: bool = False, **options: Any) -> Response:  # type: ignore[override]
+        response = super().send(request, stream=True, **options)
+        stated = response.headers.get("Content-Length", "0")
+        if stated.isdigit() and int(stated) > MAX_DOCUMENT_BYTES:
+            response.close()
+            raise RequestException(f"an answer of {int(stated):,} bytes, of at most {MAX_DOCUMENT_BYTES:,}")
+        response._content = self._body(response)
+        response._content_consumed = True  # type: ignore[attr-defined]
+        return response
+
+    def _body(self, response: Response) -> bytes:
+        started, body = time.monotonic(), bytearray()
+        for piece in response.iter_content(_PIECE_BYTES):
+            body += piece
+            if len(body) > MAX_DOCUMENT_BYTES or time.monotonic() - started > self._deadline_s:
+                response.close()
+                raise RequestException(
+                    f"an answer that does not end: {len(body):,} bytes in {time.monotonic() - started:.0f} s"
+                )
+        return bytes(body)
 
 
 def _file_text(path: str) -> str:
