@@ -206,7 +206,6 @@ def bundle_together(questions: Sequence[Iterable[PlanLine]], blocks_per_order: i
     """Pack the blocks of plan lines into work orders, in order; one may hold blocks of several acquisitions.
 
     `questions` holds the lines of each question that is asked of the same tiles: jobs about one block come together.
-    Raises ValueError when `blocks_per_order` is below 1.
     """
     if blocks_per_order < 1:
         raise ValueError(f"blocks_per_order is {blocks_per_order}, it must be 1 or more")
@@ -219,8 +218,7 @@ def bundle_together(questions: Sequence[Iterable[PlanLine]], blocks_per_order: i
                                    attempt=line.attempts.get(block, 0) + 1, question=question)  # fmt: skip
                     shared.setdefault((line.time, line.id, block), []).append(job)
     ordered = shared.values() if len(questions) == 1 else [shared[key] for key in sorted(shared)]
-    packs = batched(ordered, blocks_per_order)
-    return tuple(_order([job for jobs in pack for job in jobs]) for pack in packs)
+    return tuple(_order([job for jobs in pack for job in jobs]) for pack in batched(ordered, blocks_per_order))
 
 
 def _order(jobs: Sequence[BlockJob]) -> WorkOrder:
