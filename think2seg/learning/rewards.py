@@ -88,8 +88,8 @@ def iou_reward(mask: Mask, target: Target, answer: Answer) -> float:
     if not target.truth.any():
         return float(answer.status == "ok" and not answer.instances)
     counted = True if target.ignore is None else ~target.ignore
-    both = np.count_nonzero(mask & target.truth & counted)
-    return float(both / max(1, np.count_nonzero((mask | target.truth) & counted)))
+    both = int(np.count_nonzero(mask & target.truth & counted))
+    return both / max(1, int(np.count_nonzero((mask | target.truth) & counted)))
 
 
 class Scorer:
