@@ -18,7 +18,7 @@ for candidate in "$$PYTHON" python3.12 python3.13 python3 "$${PYENV_ROOT:-$$HOME
 done
 endef
 
-.PHONY: help setup demo test lint tiny-pair lock clean
+.PHONY: help setup demo test lint crash-matrix tiny-pair lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+crash-matrix: $(READY) ## Kill, stop, fill up and set back everything around a run, a hundred times and more
+	@$(BIN)/python benchmarks/crash_matrix.py
 
 tiny-pair: $(READY) ## Train the bundled pair anew: DATA=folder of open imagery (two hours on two idle cores)
 	@[ -d "$(DATA)" ] || { echo "Give the folder that holds naip-wetlands/, farmland-naip/ and oam-buildings/: make tiny-pair DATA=..."; exit 2; }
