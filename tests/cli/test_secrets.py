@@ -68,7 +68,8 @@ def test_yaml_makes_no_objects(tag: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     "unsafe",
-    [r"yaml\.(unsafe_load|full_load|load)\((?!text, Loader=_Loader\))", r"\bpickle\.loads?\(", r"weights_only=False", r"trust_remote_code=True",
+    [r"yaml\.(unsafe_load|full_load|load)\((?!text, Loader=_Loader\))",
+     r"\bpickle\.loads?\(", r"weights_only=False", r"trust_remote_code=True",
      r"\beval\(", r"\bexec\(", r"shell=True", r"allow_pickle=True"],
 )  # fmt: skip
 def test_nothing_from_outside_is_run(unsafe: str) -> None:
