@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.crash_cases import World
 from support.crash_matrix import run_matrix
 from support.troubles import TROUBLES
 
@@ -17,3 +18,14 @@ def test_whatever_is_killed_the_cube_ends_as_that_of_an_undisturbed_run(tmp_path
     assert sum(result.troubles for result in results) > 0
     assert [(result.kind, result.differences, result.losses) for result in results if result.differences] == []
     assert [(result.kind, result.losses) for result in results if result.losses] == []
+
+
+def test_the_matrix_sees_what_is_different(tmp_path: Path) -> None:
+    case = World.build(tmp_path).case("damaged")
+    case.finish()
+    assert case.differences() == ()
+    assert case.losses == []
+    chunk, folder = case.cube / "mask/c/1/0/0", case.cube / "_records/ledger"
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    max(folder.iterdir()).unlink()
+    assert case.differences() == ("ledger", "mask/c/1/0/0")
