@@ -45,10 +45,10 @@ def cases(kills: int) -> list[str]:
 
 
 def run_matrix(folder: Path, *, kills: int, seed: int, told: Callable[[Result], None]) -> list[Result]:
-    """Do cases until that many kills have happened."""
+    """Do cases until that many kills have happened and every kind of failure has had its turn."""
     world, results = World.build(folder), list[Result]()
     for number, kind in enumerate(cases(2 * kills)):
-        if sum(result.kills for result in results) >= kills:
+        if number >= len(TROUBLES) and sum(result.kills for result in results) >= kills:
             break
         case, started = world.case(f"case-{number}", seed + number), time.monotonic()
         TROUBLES[kind][1](case)
