@@ -40,7 +40,7 @@ def main() -> int:
         def told(result: Result) -> None:
             progress.update(bar, advance=result.kills, description=result.kind)
             if not progress.console.is_terminal:
-                print(f"{result.kind}: {result.seconds:.0f} s", file=sys.stderr)
+                print(f"{result.kind}: {result.kills} kills, {result.seconds:.0f} s", file=sys.stderr)
             for what in (*result.differences, *result.losses):
                 progress.console.print(f"{result.kind}: {what}", style="red", markup=False)
 

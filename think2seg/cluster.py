@@ -30,6 +30,8 @@ from think2seg.plan import WorkOrder
 _CONNECT_S = 15
 _LOOK_S, _ALONE_S = 5.0, 300.0
 """How often a run that waits looks for workers, and how long it goes on without any."""
+_LOADS = 3
+"""How often models are sent to the workers where one of them dies while loading."""
 _TORCH_THREADS = 1
 """Per worker: on a CPU only one thread gives the same answer wherever a tile stands in its batch."""
 
@@ -106,9 +108,22 @@ class Cluster:
     def load_models(self, spec: RunSpec) -> None:
         """Load a run's pair of models on every worker, and on any that joins later; once, however often it is asked.
 
-        Where that fails, orders come back with the reason.
+        Where that fails, orders come back with the reason. A worker that dies meanwhile is done without.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler is lost.
         """
-        self._client.register_plugin(_LoadModels(spec.models), name=_plugin_name(spec))
+        for left in reversed(range(_LOADS)):
+            try:
+                self._client.register_plugin(_LoadModels(spec.models), name=_plugin_name(spec))
+                return
+            except OSError as error:  # a worker died meanwhile, or the scheduler did
+                if not left:
+                    raise _lost(
+                        "The connection to the Dask cluster was lost while workers loaded the models."
+                    ) from error
 
     def run(self, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
         """Yield results as they come, never with more than `in_flight` orders per worker under way.

@@ -13,6 +13,7 @@ import dask
 import distributed
 import pytest
 from distributed import KilledWorker
+from distributed.comm import CommClosedError
 
 from think2seg import cluster
 from think2seg.cluster import Cluster, OrderResult, connect, preflight
@@ -107,6 +108,31 @@ def test_two_runs_on_one_scheduler_do_not_mix(scheduler: str, monkeypatch: pytes
     with ThreadPoolExecutor(2) as pool:
         for spec, found in zip(("one", "other"), pool.map(run, ("one", "other")), strict=True):
             assert found == {name: f"{name} of {spec}" for name in "abcdef"}
+
+
+class Deaf:
+    """A client in whose hands some connections break while models are sent out."""
+
+    def __init__(self, broken: int) -> None:
+        self.broken, self.sent = broken, 0
+
+    def register_plugin(self, plugin: object, name: str) -> None:
+        self.broken -= 1
+        if self.broken >= 0:
+            raise CommClosedError("in <TCP (closed)>: Stream is closed")
+        self.sent += 1
+
+
+def test_a_worker_that_dies_while_models_are_loaded_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_plugin_name", lambda spec: "pair")
+    monkeypatch.setattr(cluster, "_LoadModels", lambda models: models)
+    spec: Any = type("Spec", (), {"models": None})
+    client: Any = Deaf(2)
+    Cluster(client, ClusterOptions()).load_models(spec)
+    assert client.sent == 1
+    lost: Any = Deaf(9)
+    with pytest.raises(ClusterError, match="while models were loaded"):
+        Cluster(lost, ClusterOptions()).load_models(spec)
 
 
 def test_a_scheduler_that_goes_away_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
