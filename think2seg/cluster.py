@@ -121,9 +121,7 @@ class Cluster:
                 return
             except OSError as error:  # a worker died meanwhile, or the scheduler did
                 if not left:
-                    raise _lost(
-                        "The connection to the Dask cluster was lost while workers loaded the models."
-                    ) from error
+                    raise _lost("The connection to the Dask cluster was lost while models were loaded.") from error
 
     def run(self, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
         """Yield results as they come, never with more than `in_flight` orders per worker under way.
