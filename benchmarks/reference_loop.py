@@ -49,7 +49,6 @@ class ReferenceWorker:
         """Load the pair with the libraries alone."""
         import torch
         from segment_anything import SamPredictor
-        from segment_anything.modeling.image_encoder import Attention
         from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
         from transformers.utils.logging import disable_progress_bar
 
@@ -64,8 +63,6 @@ class ReferenceWorker:
         cls.processor.tokenizer.padding_side = "left"
         cls.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
         sam = load_sam_folder(resolve("segmenter", "bundled"))
-        for block in sam.image_encoder.blocks:
-            block.attn.__class__ = Attention
         cls.predictor = SamPredictor(sam)
         cls.run_over([np.full((192, 192, 3), 90, np.uint8)])
 
@@ -113,20 +110,36 @@ class ReferenceWorker:
 
     @classmethod
     def draw(cls, tile: npt.NDArray[np.uint8], text: str) -> Mask:
-        """The union of all instances, encoded once and decoded one by one."""
-        said = cls.said
+        """The union of all instances, encoded once and decoded one by one.
+
+        Masks are enlarged to the tile in one step, as ours are. The predictor's own two, by way of its frame, move one
+        pixel in 600 across the threshold, which would hide a real difference.
+        """
+        import torch
+        from torch.nn.functional import interpolate
+
+        said, sam, place = cls.said, cls.predictor.model, cls.predictor.transform
         answer = parse_answer(text, frame_px=said.frame_px, finish="stop", unknown_reasoning=said.unknown_reasoning)
         union = np.zeros(tile.shape[:2], np.bool_)
         if answer.instances:
             cls.predictor.set_image(tile)
         for prompt in answer.scaled(len(tile) / said.frame_px).instances:
-            masks, _, _ = cls.predictor.predict(
-                point_coords=np.array(prompt.points) if prompt.points else None,
-                point_labels=np.ones(len(prompt.points)) if prompt.points else None,
-                box=np.array(prompt.bbox) if prompt.bbox else None,
-                multimask_output=False,
-            )
-            union |= masks[0]
+            points, boxes = None, None
+            if prompt.points:
+                at = place.apply_coords(np.array(prompt.points), tile.shape[:2])
+                points = torch.as_tensor(at, dtype=torch.float32)[None], torch.ones(1, len(at))
+            if prompt.bbox:
+                boxes = torch.as_tensor(place.apply_boxes(np.array(prompt.bbox), tile.shape[:2]), dtype=torch.float32)
+            with torch.inference_mode():
+                sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=None)
+                low, _ = sam.mask_decoder(
+                    image_embeddings=cls.predictor.features,
+                    image_pe=sam.prompt_encoder.get_dense_pe(),
+                    sparse_prompt_embeddings=sparse,
+                    dense_prompt_embeddings=dense,
+                    multimask_output=False,
+                )
+                union |= (interpolate(low, tile.shape[:2], mode="bilinear")[0, 0] > sam.mask_threshold).numpy()
         return union
 
     @classmethod

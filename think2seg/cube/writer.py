@@ -87,21 +87,10 @@ class BlockWriter:
         started = time.perf_counter()
         arrays: dict[str, npt.NDArray[Any]] = {"mask": mask, "score": score, "quality": quality}
         self._check(job, arrays)
-        tables = {
-            name: table_of(
-                name,
-                rows,
-                acquisition=job.acquisition.id,
-                revision=job.revision,
-                time=job.acquisition.time,
-                block=job.block,
-            )
-            for name, rows in zip(TABLES, (traces, instances), strict=True)
-        }
+        rows = _staged_rows(job, traces, instances)
         key = receipt_key(job.step, job.block)
         if self.store.get(key):
             self._put({key: VOID})
-        rows = {staged_key(name, job.step, job.block): encode(table) for name, table in tables.items()}
         with ThreadPoolExecutor(1) as aside:
             digests = aside.submit(lambda: {name: array_digest(array) for name, array in arrays.items()})
             self._put({**self._chunks(job, arrays), **rows})
@@ -169,6 +158,22 @@ class BlockWriter:
                 f"{what}: {int(wrong.sum())} pixels break the rule of the mask",
                 "0 absent, 1 present, and 255 if and only if a blocking quality bit is set.",
             )
+
+
+def _staged_rows(job: BlockJob, traces: Sequence[Row], instances: Sequence[Row]) -> dict[str, bytes]:
+    """The rows of both tables as files, by their keys; CubeError for rows that break a rule."""
+    tables = {
+        name: table_of(
+            name,
+            rows,
+            acquisition=job.acquisition.id,
+            revision=job.revision,
+            time=job.acquisition.time,
+            block=job.block,
+        )
+        for name, rows in zip(TABLES, (traces, instances), strict=True)
+    }
+    return {staged_key(name, job.step, job.block): encode(table) for name, table in tables.items()}
 
 
 def array_digest(array: npt.NDArray[Any]) -> str:

@@ -224,28 +224,18 @@ def ask_with(
     return ask
 
 
-def ask_folder(prompter: Path, *, temperature: float | None = None) -> tuple[Ask, str]:
-    """Answers of an exported prompter folder, and what its reasoning says of a concept it does not know."""
+def ask_folder(prompter: Path, *, temperature: float | None = None) -> Ask:
+    """Answers of an exported prompter folder."""
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     from think2seg.prompting.folder import folder_template, read_description
 
     description = read_description(prompter)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(prompter, dtype=torch.float32, local_files_only=True)
-    ask = ask_with(
+    return ask_with(
         model.eval(),
         AutoProcessor.from_pretrained(prompter, local_files_only=True),
         folder_template(prompter, description, None),
         max_new_tokens=description.max_new_tokens,
         temperature=temperature,
     )
-    return ask, description.unknown_reasoning or ""
-
-
-def evaluate_folders(samples: Sequence[Sample], prompter: Path, segmenter: Path | None) -> list[Outcome]:
-    """Evaluate exported weights folders; without a segmenter, boxes are compared."""
-    from think2seg.segmentation.sam import SamSegmenter
-
-    ask, unknown_reasoning = ask_folder(prompter)
-    draws = None if segmenter is None else SamSegmenter(segmenter, digest="", dtype="float32", device="cpu")
-    return evaluate_pair(samples, ask, draws, unknown_reasoning=unknown_reasoning)

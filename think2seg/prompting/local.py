@@ -24,7 +24,7 @@ from think2seg.prompting.presence import TokenClasses
 from think2seg.prompting.protocol import Answered, Ask, Reply
 from think2seg.prompting.template import Template
 from think2seg.prompting.vision import VisionEncoder
-from think2seg.segmentation.devices import LOADING, choose_device, choose_dtype
+from think2seg.segmentation.devices import choose_device, choose_dtype, load_whole
 
 _log = logging.getLogger(__name__)
 
@@ -174,12 +174,7 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     transformers.logging.disable_progress_bar()
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        with LOADING:
-            model, loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True
-            )
-        if missing := sorted(loaded["missing_keys"]):
-            raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+        model = load_whole(Qwen2_5_VLForConditionalGeneration, folder, dtype=dtype, attn_implementation="sdpa")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"{folder} cannot be loaded as a prompter: {error}",
@@ -192,7 +187,7 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             "A prompter folder holds chat_template.jinja (or names a template in its processor's configuration).",
             "Add the file that the weights were trained with.",
         )
-    return processor, model.eval()
+    return processor, model
 
 
 def _again(rows: Iterable[Row]) -> Iterator[tuple[int, npt.NDArray[np.uint8], tuple[int, ...]]]:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import torch
 
 from think2seg.errors import ModelError
 
-LOADING = Lock()
-"""Held while transformers loads a model: it replaces functions of its classes meanwhile, and two threads that load at
-the same time would leave them replaced."""
+_LOADING = Lock()
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
+    """A transformers model of class `kind` from a local folder, ready for inference.
+
+    One at a time in a process: transformers replaces functions of its classes while it loads, and two threads that load
+    at once would leave them replaced. Raises ValueError when the folder lacks weights, which transformers would draw at
+    random; OSError, KeyError or RuntimeError when it holds no such model.
+    """
+    with _LOADING:
+        model, loaded = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+    if missing := sorted(loaded["missing_keys"]):
+        raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+    return model.eval()
 
 
 def choose_device(name: str) -> torch.device:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, Sam2Config, Sam2ImageProcessor, Sam2Model
 
 from think2seg.errors import ModelError
 from think2seg.segmentation.batches import BatchedSegmenter, Prompts
-from think2seg.segmentation.devices import LOADING, choose_device, choose_dtype
+from think2seg.segmentation.devices import choose_device, choose_dtype, load_whole
 
 _KINDS = ("sam2", "sam2_video")
 """Model types that hold a `Sam2Model`; the published checkpoints call themselves video models."""
@@ -74,16 +74,11 @@ def _load(path: Path) -> tuple[Any, Any]:
             raise ValueError(f"it is of type {held['model_type']}")
         parts = {name: held[name] for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")}
         processor = Sam2ImageProcessor.from_pretrained(path, local_files_only=True)
-        with LOADING:
-            model, loaded = Sam2Model.from_pretrained(
-                path, config=Sam2Config(**parts), dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-        if missing := sorted(loaded["missing_keys"]):
-            raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+        model = load_whole(Sam2Model, path, config=Sam2Config(**parts), dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"{path} cannot be loaded as a SAM 2 segmenter: {error}",
             "Allowed is a transformers folder such as facebook/sam2.1-hiera-small.",
             "Choose another models.segmenter.path, or kind: sam for a segment-anything checkpoint.",
         ) from error
-    return processor, model.eval()
+    return processor, model

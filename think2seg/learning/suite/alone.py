@@ -94,7 +94,7 @@ def sample_answers(
     on_progress: OnProgress,
 ) -> Sampled:
     """Answer each question `rollouts` times at temperature 1 and draw the answers; `prompter` is its folder."""
-    ask, _ = ask_folder(prompter, temperature=1.0)
+    ask = ask_folder(prompter, temperature=1.0)
     torch.manual_seed(seed)
     rows, parsed = [], []
     for number, sample in enumerate(samples):

@@ -27,6 +27,7 @@ from think2seg.segmentation.architecture import (
     build_sam,
     decode_prompts,
 )
+from think2seg.segmentation.attention import quicken_training
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -217,6 +218,7 @@ class SegmenterRecipe:
         torch.manual_seed(settings.seed)
         self._architecture = SamArchitecture.from_mapping(settings.architecture)
         self._sam = build_sam(self._architecture.to_mapping())
+        quicken_training(self._sam.image_encoder)
         self.modules: dict[str, nn.Module] = {"sam": self._sam}
         self.stages: Sequence[Stage] = [SegmenterStage(self._sam, settings, source, held_out)]
 
