@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,17 @@ class Orchestra:
         runs = self.post("/flow_runs/filter", which | {"sort": "EXPECTED_START_TIME_ASC"})
         return [run for run in runs if run["auto_scheduled"] == scheduled]
 
+    def until[T](self, ask: Callable[[], list[T]], otherwise: str) -> list[T]:
+        """What `ask` gives as soon as it is not empty: the server shows events and logs some seconds late."""
+        give_up = time.monotonic() + WAIT_S
+        while not (found := ask()):
+            assert time.monotonic() < give_up, otherwise
+            time.sleep(0.2)
+        return found
+
     def messages(self, run: Any) -> str:
-        logs = self.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+        wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
+        logs = self.until(lambda: self.post("/logs/filter", wanted), "no log line came")
         return "\n".join(log["message"] for log in logs)
 
 
@@ -97,7 +106,8 @@ def orchestra(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def _wait_for_pool(orchestra: Orchestra) -> None:
-    give_up = time.monotonic() + WAIT_S
-    while orchestra.api.get("/work_pools/think2seg").status_code != httpx.codes.OK:
-        assert time.monotonic() < give_up, "the worker did not make its pool"
-        time.sleep(0.2)
+    def pool() -> list[Any]:
+        answer = orchestra.api.get("/work_pools/think2seg")
+        return [answer.json()] if answer.status_code == httpx.codes.OK else []
+
+    orchestra.until(pool, "the worker did not make its pool")

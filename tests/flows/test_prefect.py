@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +53,15 @@ def test_run_fills_the_cube_and_ends_with_a_sentence(orchestra: Orchestra, first
 
 
 def test_few_task_runs_with_names_for_people(orchestra: Orchestra, first: Any) -> None:
-    tasks = orchestra.post("/task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [first["id"]]}}})
-    names = {task["name"] for task in tasks}
+    wanted = {"task_runs": {"flow_run_id": {"any_": [first["id"]]}}}
+
+    def ended() -> list[Any]:
+        tasks = orchestra.post("/task_runs/filter", wanted)
+        return tasks if len(tasks) >= 4 and all(task["state_type"] == "COMPLETED" for task in tasks) else []
+
+    names = {task["name"] for task in orchestra.until(ended, "four tasks did not complete")}
     assert {"search nd-wetlands", "plan", "report"} < names
     assert any(name.startswith("2014-") for name in names)
-    assert all(task["state_type"] == "COMPLETED" for task in tasks)
 
 
 def test_artifacts(orchestra: Orchestra, first: Any) -> None:
@@ -74,7 +77,7 @@ def test_artifacts(orchestra: Orchestra, first: Any) -> None:
 
 def test_event_tells_that_the_cube_grew(orchestra: Orchestra, first: Any) -> None:
     wanted = {"filter": {"event": {"prefix": ["think2seg.cube.updated"]}}, "limit": 5}
-    (event,) = orchestra.post("/events/filter", wanted)["events"]
+    (event,) = orchestra.until(lambda: orchestra.post("/events/filter", wanted)["events"], "the event did not come")
     assert event["resource"]["prefect.resource.id"] == "think2seg.monitor.nd-wetlands"
     assert event["payload"]["acquisitions"] == {"done": 1, "skipped": 0, "failed": 0}
 
@@ -87,15 +90,14 @@ def test_schedule_fires_and_finds_nothing_to_do(orchestra: Orchestra, first: Any
     }
     path = f"/deployments/{orchestra.deployment('any')['id']}/schedules"
     (made,) = orchestra.post(path, [schedule])
-    give_up = time.monotonic() + WAIT_S
-    while True:
+
+    def ended() -> list[Any]:
         runs = orchestra.flow_runs("any", scheduled=True)
-        if runs and runs[0]["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED"):
-            break
-        assert time.monotonic() < give_up, "the scheduled run did not come"
-        time.sleep(0.5)
+        return [run for run in runs if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")]
+
+    run, *_ = orchestra.until(ended, "the scheduled run did not come")
     orchestra.api.delete(f"{path}/{made['id']}")
-    assert runs[0]["state"]["message"].startswith("Nothing to do")
+    assert run["state"]["message"].startswith("Nothing to do")
 
 
 def test_errors_are_told_plainly(orchestra: Orchestra) -> None:
