@@ -55,8 +55,9 @@ class MixedSource:
     def draw(self, rng: np.random.Generator) -> LabelledImage:
         """A real tile with probability `real_share`, else a new scene."""
         if rng.random() < self.real_share and self.real:
-            return augment(self.real[int(rng.integers(len(self.real)))], rng)
-        return augment(simulate(int(rng.integers(HELD_OUT_SEED))), rng)
+            tile = self.real[int(rng.integers(len(self.real)))]
+            return turn(replace(tile, image=jitter_colour(tile.image, rng)), rng)
+        return turn(simulate(int(rng.integers(HELD_OUT_SEED))), rng)
 
     def digest(self) -> str:
         """Hash of 16 scenes and of the pixels and masks of every real tile."""
@@ -68,8 +69,8 @@ class MixedSource:
         return total.hexdigest()
 
 
-def augment(image: LabelledImage, rng: np.random.Generator) -> LabelledImage:
-    """One of the eight symmetries of the square, and a jitter of contrast, colour and brightness."""
+def turn(image: LabelledImage, rng: np.random.Generator) -> LabelledImage:
+    """One of the eight symmetries of the square."""
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
 
     def move[A: np.generic](
@@ -80,12 +81,12 @@ def augment(image: LabelledImage, rng: np.random.Generator) -> LabelledImage:
 
     instances = tuple(Instance(concept=i.concept, mask=move(i.mask)) for i in image.instances)
     ignore = None if image.ignore is None else move(image.ignore)
-    return replace(image, image=jitter_colour(move(image.image), rng), instances=instances, ignore=ignore)
+    return replace(image, image=move(image.image), instances=instances, ignore=ignore)
 
 
 def jitter_colour(image: Image, rng: np.random.Generator) -> Image:
     """Scale the whole image and its channels, and shift its brightness, all mildly."""
-    gain = rng.uniform(0.9, 1.1) * rng.uniform(0.85, 1.18, 3)
+    gain = rng.uniform(0.9, 1.1) * rng.normal(1, 0.04, 3)
     table = np.arange(256)[:, None] * gain + rng.normal(0, 6)
     lookup = np.clip(table, 0, 255).astype(np.uint8)
     return np.stack([lookup[image[..., channel], channel] for channel in range(3)], axis=-1)

@@ -264,13 +264,13 @@ def _some(canvas: Canvas, objects: Sequence[tuple[float, Callable[[Canvas], None
 
 
 _GRAMMAR: tuple[tuple[Callable[[Canvas], None], float, tuple[Look, ...]], ...] = (
-    (_plain, 0.45, (DRONE, AERIAL, AERIAL, REGIONAL, SATELLITE)),
-    (_wetland, 0.15, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
-    (_farmland, 0.1, (AERIAL, REGIONAL, SATELLITE)),
-    (_forest, 0.1, (AERIAL, REGIONAL, SATELLITE, SATELLITE)),
-    (_town, 0.08, (DRONE, DRONE, AERIAL)),
-    (_harbour, 0.05, (DRONE, AERIAL, REGIONAL)),
-    (_open, 0.07, (AERIAL, REGIONAL, SATELLITE)),
+    (_plain, 0.65, (DRONE, AERIAL, AERIAL, REGIONAL)),
+    (_wetland, 0.12, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
+    (_farmland, 0.06, (AERIAL, REGIONAL, SATELLITE)),
+    (_forest, 0.06, (AERIAL, REGIONAL, SATELLITE, SATELLITE)),
+    (_town, 0.05, (DRONE, DRONE, AERIAL)),
+    (_harbour, 0.02, (DRONE, AERIAL, REGIONAL)),
+    (_open, 0.04, (AERIAL, REGIONAL, SATELLITE)),
 )
 
 
