@@ -139,6 +139,26 @@ def test_series_writes_a_table_and_a_plot(done: Miniature, think2seg: Think2Seg,
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_series_of_a_part(done: Miniature, think2seg: Think2Seg, tmp_path: Path) -> None:
+    west, south, east, north = shapely.from_geojson(json.dumps(area())).bounds
+    whole = think2seg("series", done.cube, "--json").document
+    left = think2seg("series", done.cube, "--region", f"{west},{south},{(west + east) / 2},{north}", "--json")
+    assert left.document["region_m2"] == pytest.approx(whole["region_m2"] / 2, rel=0.05)
+    file = tmp_path / "all.geojson"
+    file.write_text(json.dumps(area()))
+    assert think2seg("series", done.cube, "--region", file, "--json").document == whole
+
+
+@pytest.mark.parametrize(
+    ("region", "said"),
+    [("1,2,3", "west,south,east,north"), ("none.geojson", "cannot be read"), ("1,2,3,4", "outside the cube")],
+)
+def test_series_of_a_part_that_makes_no_sense(done: Miniature, think2seg: Think2Seg, region: str, said: str) -> None:
+    outcome = think2seg("series", done.cube, "--region", region)
+    assert outcome.code in (2, 3)
+    assert said in outcome.err
+
+
 def test_a_report_goes_beside_the_cube_or_where_it_is_told_to(
     done: Miniature, think2seg: Think2Seg, tmp_path: Path
 ) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
-
-if TYPE_CHECKING:
-    pass
 
 from think2seg.cli.app import (
     AllowChanges,
@@ -183,12 +180,16 @@ def series(
     cube: CubeUri,
     csv: Annotated[Path | None, typer.Option(help="Write a CSV file.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write a plot.")] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N|FILE", help="Measure a part: degrees, or a GeoJSON file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the area over time, with the share of the region that was observed."""
+    from think2seg.config import region_named
     from think2seg.insight import series as area_series
 
-    values = area_series(cube)
+    values = area_series(cube, region_named(region) if region else None)
     if csv:
         values.to_csv(csv)
     if png:

@@ -25,6 +25,7 @@ from think2seg.config.monitor import (
     Segmenter,
     ServedPrompter,
 )
+from think2seg.config.regions import region_named
 
 __all__ = [
     "Archive",
@@ -51,4 +52,5 @@ __all__ = [
     "load_monitor",
     "monitor_names",
     "monitor_schema",
+    "region_named",
 ]

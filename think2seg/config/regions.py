@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import shapely
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.config.documents import Part
@@ -91,6 +91,27 @@ class GeometryRegion(Part):
 
 
 type Region = Annotated[BboxRegion | GeojsonRegion | GeometryRegion, Field(discriminator="kind")]
+
+
+def region_named(text: str) -> BaseGeometry:
+    """The WGS 84 region that a word on a command line names: ``west,south,east,north`` or a GeoJSON file.
+
+    Raises
+    ------
+    ConfigError
+        It is neither, or no region with an area.
+    """
+    parts = text.split(",")
+    try:
+        if len(parts) == 1 or Path(text).exists():
+            return GeojsonRegion(kind="geojson", path=text).shape()
+        return BboxRegion.model_validate({"kind": "bbox", "bbox": [float(part) for part in parts]}).shape()
+    except (ConfigError, ValueError) as error:
+        cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise ConfigError(
+            f"The region {text!r} makes no sense: {cause}",
+            "west,south,east,north in degrees, or the path of a GeoJSON file of polygons in WGS 84.",
+        ) from error
 
 
 def _polygons(data: Any) -> BaseGeometry:

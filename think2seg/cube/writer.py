@@ -86,14 +86,15 @@ class BlockWriter:
         """
         started = time.perf_counter()
         arrays: dict[str, npt.NDArray[Any]] = {"mask": mask, "score": score, "quality": quality}
-        self._check(job, arrays)
-        rows = _staged_rows(job, traces, instances)
+        observed = self._check(job, arrays)
         key = receipt_key(job.step, job.block)
-        if self.store.get(key):
-            self._put({key: VOID})
         with ThreadPoolExecutor(1) as aside:
+            rows = aside.submit(_staged_rows, job, traces, instances)
             digests = aside.submit(lambda: {name: array_digest(array) for name, array in arrays.items()})
-            self._put({**self._chunks(job, arrays), **rows})
+            objects = {**self._chunks(job, arrays), **rows.result()}
+            if self.store.get(key):
+                self._put({key: VOID})
+            self._put(objects)
         receipt = Receipt(
             step=job.step,
             acquisition=job.acquisition.id,
@@ -106,7 +107,7 @@ class BlockWriter:
             state=state,
             digests=digests.result(),
             present_px=int(np.count_nonzero(mask == 1)),
-            observed_px=int(np.count_nonzero(mask != NOT_OBSERVED)),
+            observed_px=observed,
             region_px=int(np.count_nonzero((quality & Quality.OUTSIDE) == 0)),
             tiles=dict(tiles or {}),
             seconds={**(seconds or {}), "write": time.perf_counter() - started},
@@ -137,7 +138,8 @@ class BlockWriter:
         for key, data in objects.items():
             self.store.put(key, data)
 
-    def _check(self, job: BlockJob, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def _check(self, job: BlockJob, arrays: Mapping[str, npt.NDArray[Any]]) -> int:
+        """Number of observed pixels; CubeError for a block that breaks a rule."""
         what, side, grid = f"Block {tuple(job.block)} of {job.acquisition.id}", self.spec.grid.block_px, self.spec.grid
         if not (0 <= job.step < self.n_steps and job.block.row < grid.rows and job.block.col < grid.cols):
             raise CubeError(
@@ -151,13 +153,13 @@ class BlockWriter:
                     f"It must be {_DTYPES[name].__name__} {side, side}.",
                 )
         mask, quality = arrays["mask"], arrays["quality"]
-        blocked = (quality & BLOCKING) != 0
-        wrong = (mask == NOT_OBSERVED) != blocked
-        if wrong.any() or ((mask > 1) & (mask != NOT_OBSERVED)).any():
+        right = np.where((quality & BLOCKING) != 0, mask == NOT_OBSERVED, mask <= 1)
+        if not right.all():
             raise CubeError(
-                f"{what}: {int(wrong.sum())} pixels break the rule of the mask",
+                f"{what}: {right.size - int(np.count_nonzero(right))} pixels break the rule of the mask",
                 "0 absent, 1 present, and 255 if and only if a blocking quality bit is set.",
             )
+        return int(np.count_nonzero(mask <= 1))
 
 
 def _staged_rows(job: BlockJob, traces: Sequence[Row], instances: Sequence[Row]) -> dict[str, bytes]:

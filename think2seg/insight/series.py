@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from think2seg.crs import project
 from think2seg.cube import open_cube
 from think2seg.cube.ledger import Entry
+from think2seg.errors import CubeError
 from think2seg.grid import Grid
 from think2seg.imagery import Quality
 from think2seg.insight.records import Records, read_records
@@ -142,7 +144,7 @@ def series(uri: str | Path, region: BaseGeometry | None = None) -> Series:
     Raises
     ------
     CubeError, StoreError
-        There is no cube at the URI, or it cannot be read.
+        There is no cube at the URI, or it cannot be read; the region lies outside its grid.
     """
     cube = open_cube(uri)
     return measure(cube, read_records(uri, cube), region)
@@ -150,8 +152,8 @@ def series(uri: str | Path, region: BaseGeometry | None = None) -> Series:
 
 def measure(cube: xr.Dataset, records: Records, region: BaseGeometry | None = None) -> Series:
     """Measure the steps that an opened cube shows; see `series`. Memory holds one row of blocks at a time."""
-    inside = None if region is None else _rasterised(region, records.grid)
-    sums = [_areas(cube.isel(time=step), records.grid, inside) for step in range(cube.sizes["time"])]
+    window = _Window.whole(records.grid) if region is None else _Window.around(region, records.grid)
+    sums = [_areas(cube.isel(time=step), records.grid, window) for step in range(cube.sizes["time"])]
     region_m2 = max((areas.region for areas in sums), default=0.0)
     points = [
         SeriesPoint(
@@ -184,21 +186,56 @@ class _Areas:
     region: float
 
 
-def _areas(step: xr.Dataset, grid: Grid, inside: npt.NDArray[np.bool_] | None) -> _Areas:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Window:
+    """Whole blocks of a grid, and which of their pixels count."""
+
+    rows: slice
+    cols: slice
+    inside: npt.NDArray[np.bool_] | None
+    """(y, x) bool of the window; None for all."""
+
+    @classmethod
+    def whole(cls, grid: Grid) -> _Window:
+        """All of a grid."""
+        return cls(rows=slice(0, grid.shape[0]), cols=slice(0, grid.shape[1]), inside=None)
+
+    @classmethod
+    def around(cls, region: BaseGeometry, grid: Grid) -> _Window:
+        """The blocks that a WGS 84 region touches, and the pixels whose centre lies in it."""
+        projected = project(region, grid.crs)
+        left, top = ~grid.transform * (projected.bounds[0], projected.bounds[3])
+        right, bottom = ~grid.transform * (projected.bounds[2], projected.bounds[1])
+        rows, cols = (
+            slice(max(0, math.floor(low / grid.block_px) * grid.block_px),
+                  min(size, math.ceil(high / grid.block_px) * grid.block_px))
+            for low, high, size in ((top, bottom, grid.shape[0]), (left, right, grid.shape[1]))
+        )  # fmt: skip
+        if rows.start >= rows.stop or cols.start >= cols.stop:
+            raise CubeError(
+                f"The region {_degrees(region.bounds)} lies outside the cube",
+                f"The cube covers {_degrees(grid.bbox_wgs84)}: west, south, east, north in degrees.",
+            )
+        transform = grid.transform * grid.transform.translation(cols.start, rows.start)
+        shape = (rows.stop - rows.start, cols.stop - cols.start)
+        inside = geometry_mask([projected], out_shape=shape, transform=transform, invert=True)
+        return cls(rows=rows, cols=cols, inside=np.asarray(inside, np.bool_))
+
+
+def _areas(step: xr.Dataset, grid: Grid, window: _Window) -> _Areas:
     sums = np.zeros(3)
     pixel_m2 = grid.pixel_area_m2[:, 0]
-    for top in range(0, grid.shape[0], grid.block_px):
-        rows = slice(top, top + grid.block_px)
-        mask, quality = step["mask"][rows].to_numpy(), step["quality"][rows].to_numpy()
+    for top in range(window.rows.start, window.rows.stop, grid.block_px):
+        rows = slice(top, min(top + grid.block_px, window.rows.stop))
+        part = np.s_[rows, window.cols]
+        mask, quality = step["mask"][part].to_numpy(), step["quality"][part].to_numpy()
         region = (quality & Quality.OUTSIDE) == 0
-        if inside is not None:
-            region &= inside[rows]
+        if window.inside is not None:
+            region &= window.inside[rows.start - window.rows.start : rows.stop - window.rows.start]
         counted = (region & (mask == 1), region & (mask <= 1), region)
         sums += [pixels.sum(axis=1) @ pixel_m2[rows] for pixels in counted]
     return _Areas(present=float(sums[0]), observed=float(sums[1]), region=float(sums[2]))
 
 
-def _rasterised(region: BaseGeometry, grid: Grid) -> npt.NDArray[np.bool_]:
-    """(y, x) bool: pixels of the grid whose centre lies in a WGS 84 region."""
-    projected: Sequence[BaseGeometry] = [project(region, grid.crs)]
-    return np.asarray(geometry_mask(projected, out_shape=grid.shape, transform=grid.transform, invert=True), np.bool_)
+def _degrees(bounds: Sequence[float]) -> str:
+    return ", ".join(f"{bound:.4f}" for bound in bounds)
