@@ -57,6 +57,7 @@ def endure(folder: Path, n_scenes: int) -> None:
 
     write_archive(folder, n_scenes)
     make_folders(folder / "weights")
+    os.environ["THINK2SEG_WEIGHTS"] = str(folder / "weights")
     gang = Gang(_Case(_World(folder)))
     total = n_scenes * SIDE * SIDE
     rows: list[Row] = []
@@ -169,11 +170,13 @@ def run(folder: Path) -> None:
 def alone(what: str, command: Sequence[str]) -> Row:
     """Run a command to its end; its largest resident memory."""
     started, peak = time.monotonic(), 0.0
-    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        peak = max(peak, process.memory_info().rss / 2**20)
-        time.sleep(0.1)
-    assert process.returncode == 0, what
+    with tempfile.TemporaryFile("w+") as said:
+        process = psutil.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            peak = max(peak, process.memory_info().rss / 2**20)
+            time.sleep(0.1)
+        said.seek(0)
+        assert process.returncode == 0, f"{what}: {said.read()}"
     return Row(what=what, blocks=0, seconds=time.monotonic() - started, settled_mib=peak, end_mib=peak)
 
 
