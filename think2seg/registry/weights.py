@@ -1,4 +1,4 @@
-"""Which weights a monitor's model path means, and the digest that tells one set of weights from another."""
+"""Which weights a monitor's model path means."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Literal
 
 from think2seg import config
 from think2seg.errors import ModelError
+from think2seg.registry.digests import weights_digest
+from think2seg.registry.store import MODEL, MODEL_ALIASES, Version, find_registry
 
 type Kind = Literal["prompter", "segmenter"]
 
 WEIGHTS_VARIABLE = "THINK2SEG_WEIGHTS"
 """Environment variable: a folder with ``prompter/`` and ``segmenter/`` that takes the place of the bundled pair."""
 ALIASES = ("champion", "bundled")
-_WEIGHTS_SUFFIXES = {".safetensors", ".pth", ".bin", ".json", ".jinja", ".txt", ".model", ".yaml"}
+_PIN = re.compile(rf"models:/{MODEL}/\d+")
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
 
 
@@ -30,6 +30,10 @@ class Weights:
     path: Path | None
     """None where they lie behind a server."""
     digest: str
+    version: str | None = None
+    """Name in the registry, ``think2seg-prompter/3``; None for weights that do not come from there."""
+    promoted: bool = False
+    """Whether they are or were the registry's champion: only such may follow other weights in a cube."""
 
 
 def prompter_weights(wanted: config.Prompter) -> Weights:
@@ -41,8 +45,25 @@ def prompter_weights(wanted: config.Prompter) -> Weights:
         from think2seg.prompting.served import served_digest
 
         return Weights(path=None, digest=served_digest(wanted))
+    if version := _version(wanted.path):
+        found, folder = version
+        return Weights(path=folder, digest=found.digest, version=found.name, promoted=found.promoted)
     path = resolve("prompter", wanted.path)
     return Weights(path=path, digest=weights_digest(path))
+
+
+def pinned(models: config.Models) -> config.Models:
+    """The same models, the prompter's alias replaced by the version that it means now.
+
+    A run pins its models when it is planned, so that it keeps what it started with while aliases move. Raises
+    ModelError when an alias means nothing.
+    """
+    prompter = models.prompter
+    if isinstance(prompter, config.ServedPrompter) or prompter.path not in MODEL_ALIASES:
+        return models
+    version = _version(prompter.path)
+    path = version[0].uri if version else "bundled"
+    return models.model_copy(update={"prompter": prompter.model_copy(update={"path": path})})
 
 
 def segmenter_weights(wanted: config.Segmenter) -> Weights:
@@ -71,8 +92,10 @@ def resolve(kind: Kind, path: str) -> Path:
 
     Raises ModelError when there are none; the message says which folder to fill.
     """
+    if kind == "prompter" and (version := _version(path)):
+        return version[1]
     if path in ALIASES:
-        return _bundled(kind, path)
+        return bundled(kind)
     local = Path(path).expanduser()
     if local.is_dir() or local.is_file():
         return local
@@ -80,17 +103,42 @@ def resolve(kind: Kind, path: str) -> Path:
         return _from_hub(kind, hub["repo"], hub["revision"])
     raise ModelError(
         f"There are no weights at {path!r} for the {kind}.",
-        f"Allowed: {', '.join(ALIASES)}, a folder of weights, a checkpoint file, or a hub id such as owner/name.",
+        f"Allowed: {', '.join(_allowed(kind))}, a folder of weights, a checkpoint file, or a hub id: owner/name.",
         f"Correct models.{kind}.path.",
     )
 
 
-def _bundled(kind: Kind, alias: str) -> Path:
-    root = Path(os.environ.get(WEIGHTS_VARIABLE) or Path(__file__).parent / "weights")
+def _allowed(kind: Kind) -> tuple[str, ...]:
+    return (*MODEL_ALIASES, "bundled", f"models:/{MODEL}/NUMBER") if kind == "prompter" else ALIASES
+
+
+def _version(path: str) -> tuple[Version, Path] | None:
+    """The registered version that a prompter's path means, and its folder; None where the registry is not meant.
+
+    A champion that was never promoted is the bundled pair's prompter. Raises ModelError when there is no such version.
+    """
+    if path not in MODEL_ALIASES and not _PIN.fullmatch(path):
+        return None
+    registry = find_registry()
+    if path == "champion" and (registry is None or registry.alias(path) is None):
+        return None
+    if registry is None:
+        raise ModelError(
+            f"models.prompter.path is {path!r}, and there is no registry yet.",
+            "THINK2SEG_REGISTRY names a folder, or an MLflow server; by default it is the folder registry.",
+            "Register weights first: think2seg models register FOLDER",
+        )
+    version = registry.named(path)
+    return version, registry.folder_of(version)
+
+
+def bundled(kind: Kind) -> Path:
+    """Folder of the bundled prompter or segmenter; raises ModelError, saying what to fill, where there is none."""
+    root = Path(os.environ.get(WEIGHTS_VARIABLE) or Path(__file__).parents[1] / "weights")
     if (root / kind).is_dir():
         return root / kind
     raise ModelError(
-        f"There is no {alias} {kind}: {root / kind} is not a folder.",
+        f"There is no bundled {kind}: {root / kind} is not a folder.",
         f"{WEIGHTS_VARIABLE} may name a folder that holds prompter/ and segmenter/.",
         f"Fill that folder, or set models.{kind}.path to a folder of weights.",
     )
@@ -110,28 +158,3 @@ def _from_hub(kind: Kind, repo: str, revision: str | None) -> Path:
             f"Where there is a network, download {repo} into a folder (`hf download {repo}{pinned} --local-dir "
             f"FOLDER`), copy it to this machine, and let models.{kind}.path name it.",
         ) from error
-
-
-def weights_digest(path: Path) -> str:
-    """Content hash (32 hex digits) of a checkpoint file, or of a folder's weights, tokenizer and configuration.
-
-    Model cards and pictures do not count. Raises ModelError when there is nothing to hash.
-    """
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in _WEIGHTS_SUFFIXES)
-    if not files:
-        raise ModelError(
-            f"{path} holds no weights.", f"Weights are files ending in {', '.join(sorted(_WEIGHTS_SUFFIXES))}."
-        )
-    total = sha256()
-    for file in files:
-        stat = file.stat()
-        name = file.name if file == path else file.relative_to(path).as_posix()
-        total.update(f"{name}\0{_file_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
-    return total.hexdigest()[:32]
-
-
-@lru_cache(maxsize=256)
-def _file_digest(file: Path, size: int, modified_ns: int) -> str:
-    """Sha256 of `file`; its size and time are there so that a changed file is read again."""
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
