@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from PIL import Image
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.vrt import WarpedVRT
 from support.rasters import acquisition_of, archive_of, scene_of, write_raster
 
 import think2seg.imagery.scene
@@ -44,6 +47,10 @@ class Storage(BaseHTTPRequestHandler):
     body: ClassVar[bytes] = b""
     answers: ClassVar[list[int]] = []
     seen: ClassVar[list[str]] = []
+    claimed: ClassVar[int] = 0
+    """Length that is stated instead of the true one: zeros follow for as long as anyone reads."""
+    ranges: ClassVar[bool] = True
+    served: ClassVar[int] = 0
 
     def do_GET(self) -> None:
         self.seen.append(self.path)
@@ -52,21 +59,27 @@ class Storage(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        if wanted := self.headers.get("Range"):
+        total = self.claimed or len(self.body)
+        if self.ranges and (wanted := self.headers.get("Range")):
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             part = self.body[int(first) : int(last) + 1 if last else None]
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(self.body)}")
+            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{total}")
+            length = len(part)
         else:
-            part = self.body
+            part, length = self.body, total
             self.send_response(200)
-            self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(part)))
+            if self.ranges:
+                self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(length))
         self.end_headers()
         if self.command == "HEAD":
             return
         with contextlib.suppress(ConnectionError):
             self.wfile.write(part)
+            for _ in range(len(part), length, 2**20):
+                self.wfile.write(bytes(2**20))
+                type(self).served += 2**20
 
     do_HEAD = do_GET
 
@@ -79,6 +92,7 @@ def storage(image: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.01")
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "2")
     Storage.body, Storage.answers, Storage.seen = image.read_bytes(), [], []
+    Storage.claimed, Storage.ranges, Storage.served = 0, True, 0
     server = ThreadingHTTPServer(("127.0.0.1", 0), Storage)
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -161,6 +175,48 @@ def test_signed_href_that_is_refused(
     for text in (message, trace, repr(caught.value.__cause__), caplog.text, output.out, output.err):
         assert "secret" not in text
         assert "session=1" not in text
+
+
+def test_file_in_another_projection_than_the_item_says(image: Path, tmp_path: Path) -> None:
+    with rasterio.open(image) as source, WarpedVRT(source, crs="EPSG:4326", resampling=Resampling.nearest) as warped:
+        elsewhere = write_raster(tmp_path / "degrees.tif", warped.read(), warped.transform, "EPSG:4326")
+    honest = read(scene_of({"image": elsewhere}, elsewhere))
+    lying = read(scene_of({"image": elsewhere}, image))
+    assert (lying.rgb == honest.rgb).all()
+    assert (lying.quality & Quality.NODATA == 0).any()
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        ({"tiled": True, "blockxsize": 512, "blockysize": 512}, "under this block"),
+        ({"tiled": True, "blockxsize": 20_000, "blockysize": 20_000}, "its tiles"),
+    ],
+)
+def test_file_far_too_large_for_its_ground_is_not_read(
+    image: Path, tmp_path: Path, layout: dict[str, Any], said: str
+) -> None:
+    bomb, size = tmp_path / "bomb.tif", 20_000
+    metres = 0.01 if "under" in said else 5.0
+    left, top = GRID.transform * (64, 64)
+    profile = {"driver": "GTiff", "sparse_ok": True, "count": 3, "dtype": "uint8", "compress": "deflate"}
+    placed = {"width": size, "height": size, "crs": CRS, "transform": Affine(metres, 0, left, 0, -metres, top)}
+    rasterio.open(bomb, "w", **profile, **placed, **layout).close()
+    with pytest.raises(ImageryError, match=f"20000 × 20000 px .*{said}, at most 268435456 px"):
+        read(scene_of({"image": bomb}, image))
+
+
+def test_a_terabyte_that_is_only_claimed(storage: str, image: Path) -> None:
+    Storage.claimed = 10**12
+    remote = read(scene_of({"image": f"{storage}/huge.tif"}, image))
+    assert (remote.rgb == read(scene_of({"image": image}, image)).rgb).all()
+
+
+def test_a_terabyte_that_is_really_sent_is_left_unread(storage: str, image: Path) -> None:
+    Storage.claimed, Storage.ranges = 10**12, False
+    with pytest.raises(ImageryError, match="not recognized"):
+        read(scene_of({"image": f"{storage}/endless.tif"}, image))
+    assert Storage.served < 64 * 2**20
 
 
 def test_reads_over_http_survive_a_hiccup(storage: str, image: Path) -> None:

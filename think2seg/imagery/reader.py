@@ -39,6 +39,8 @@ WARP_TOLERANCE_PX = 0.02
 """Largest error of a source position where projections differ; exact (0) where they do not."""
 _PAD_PX = 3
 """Pixels (of source or grid, the coarser) read around what the window covers: no kernel reaches the window's edge."""
+_MOST_PX = 2**28
+"""Source pixels that are held in memory at once, 1 GiB: more is a file that misstates its resolution or its layout."""
 _CATEGORICAL = ("nearest", "mode")
 """Rules that must see the pixels themselves: overviews may have been averaged."""
 _GDAL_OPTIONS = {
@@ -211,6 +213,12 @@ def _copied(
 
 def _pixels(source: DatasetReader, band: int, nodata: float | None, window: Window) -> npt.NDArray[np.float32]:
     """(y, x) float32 of a window; NaN where a nodata tag, a mask, or else `nodata` says so."""
+    for what, height, width in (
+        ("under this block", window.height, window.width),
+        ("in each of its tiles", *source.block_shapes[band - 1]),
+    ):
+        if height * width > _MOST_PX:
+            raise RasterioError(f"the file has {height:.0f} × {width:.0f} px {what}, at most {_MOST_PX} px are read")
     pixels: npt.NDArray[np.float32] = source.read(band, window=window, out_dtype=np.float32)
     flags = source.mask_flag_enums[band - 1]
     if flags == [MaskFlags.nodata] and np.issubdtype(source.dtypes[band - 1], np.integer):
