@@ -55,3 +55,30 @@ def by_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin
 
     with standins(tmp_path / "weights", monkeypatch) as pair:
         yield pair
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a registry without a version: MLflow makes its tables but once."""
+    pytest.importorskip("mlflow")
+    from think2seg.registry import open_registry
+
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THINK2SEG_REGISTRY", str(folder))
+        assert open_registry().versions() == ()
+    return folder
+
+
+@pytest.fixture
+def registry_folder(empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that `THINK2SEG_REGISTRY` names in this test, and a bundled prompter of fake weights."""
+    from support.registries import copy_of, make_weights
+
+    make_weights(tmp_path / "bundled" / "prompter", "bundled")
+    make_weights(tmp_path / "bundled" / "segmenter", "draws")
+    monkeypatch.setenv("THINK2SEG_WEIGHTS", str(tmp_path / "bundled"))
+    monkeypatch.setenv("THINK2SEG_CACHE", str(tmp_path / "cache"))
+    folder = copy_of(empty_registry, tmp_path / "registry")
+    monkeypatch.setenv("THINK2SEG_REGISTRY", str(folder))
+    return folder

@@ -40,7 +40,13 @@ def noise(seed: int, mean: float, spread: float = 0.08) -> Callable[[int], float
 def verdict_of(candidate: list[Answered], champion: list[Answered] | None = None, **changes: object) -> Verdict:
     champion = answers() if champion is None else champion
     ours = replace(Contender(digest="b" * 32, answered=candidate, cost=CHEAP), **changes)  # type: ignore[arg-type]
-    return judge(ours, Contender(digest="a" * 32, answered=champion, cost=CHEAP), frozen_set="f" * 32, limits=LIMITS)
+    return judge(
+        ours,
+        Contender(digest="a" * 32, answered=champion, cost=CHEAP),
+        frozen_set="f" * 32,
+        segmenter="5" * 32,
+        limits=LIMITS,
+    )
 
 
 def check_of(verdict: Verdict, name: str) -> Check:
@@ -80,7 +86,7 @@ def test_better_on_training_images_only_is_refused_and_said() -> None:
     learned = {"on_training": answers(noise(3, 0.2), seed=9)}
     champion = Contender(digest="a" * 32, answered=answers(), cost=CHEAP, on_training=answers(seed=9))
     candidate = Contender(digest="b" * 32, answered=answers(noise(2, 0.0)), cost=CHEAP, **learned)
-    verdict = judge(candidate, champion, frozen_set="f" * 32, limits=LIMITS)
+    verdict = judge(candidate, champion, frozen_set="f" * 32, segmenter="5" * 32, limits=LIMITS)
     assert not verdict.passed
     assert "On training images it gains +0.098" in check_of(verdict, "better").sentence
     assert "does not carry over" in check_of(verdict, "better").sentence

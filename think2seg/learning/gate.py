@@ -69,8 +69,17 @@ class Contender:
     """The same on images that the candidate was trained on, where those were asked about; never a reason to pass."""
 
 
-def judge(candidate: Contender, champion: Contender, *, frozen_set: str, limits: Limits | None = None) -> Verdict:
+def judge(
+    candidate: Contender, champion: Contender, *, frozen_set: str, segmenter: str, limits: Limits | None = None
+) -> Verdict:
     """Compare two models that answered the same questions.
+
+    Parameters
+    ----------
+    frozen_set, segmenter
+        Digests of what was asked about and of who drew.
+    limits
+        Default: those of `Limits`.
 
     Raises ConfigError when they did not, or when there are none.
     """
@@ -90,6 +99,7 @@ def judge(candidate: Contender, champion: Contender, *, frozen_set: str, limits:
         candidate=candidate.digest,
         champion=champion.digest,
         frozen_set=frozen_set,
+        segmenter=segmenter,
         n_images=g_iou.n,
         n_questions=len(pairs),
         figures=(g_iou, parsed, alarms, *([training] if training else []), *groups, *costs),

@@ -60,6 +60,8 @@ class Verdict:
     """Digests of the weights."""
     frozen_set: str
     """Digest of the questions, images and truths that were asked about."""
+    segmenter: str
+    """Digest of the weights that drew for both."""
     n_images: int
     n_questions: int
     figures: tuple[Figure, ...]
@@ -90,6 +92,7 @@ class Verdict:
             candidate=plain["candidate"],
             champion=plain["champion"],
             frozen_set=plain["frozen_set"],
+            segmenter=plain["segmenter"],
             n_images=plain["n_images"],
             n_questions=plain["n_questions"],
             figures=tuple(Figure(**figure) for figure in figures),

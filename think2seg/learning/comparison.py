@@ -1,0 +1,156 @@
+"""A candidate beside the champion on a frozen set: both asked, drawn by one segmenter, and judged by the gate.
+
+What was asked stays in a folder, by the digest of the weights: killed anywhere, the same command goes on where it was,
+and a champion is asked once for all its challengers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image as PilImage
+
+from think2seg.config import LocalPrompter
+from think2seg.cube.ledger import model_version
+from think2seg.learning.benchmark import DatasetResult, OnProgress, Score, evaluate_dataset
+from think2seg.learning.datasets import Dataset, read_dataset
+from think2seg.learning.gate import Answered, Contender, Cost, judge
+from think2seg.learning.suite.asking import balanced_questions, truth_of
+from think2seg.learning.verdict import Limits, Verdict, verdict_markdown
+from think2seg.prompting import Prompter
+from think2seg.prompting.memory import need_of
+from think2seg.registry import prompter_weights
+from think2seg.samples.simulate import HELD_OUT_FROM, simulate
+from think2seg.segmentation import Segmenter
+from think2seg.segmentation.devices import choose_device
+
+FIRST_SCENE = HELD_OUT_FROM + 50_000_000
+"""Simulated scenes of the gate: no training, validation or evaluation looks at these."""
+ABSENT = 0.35
+"""Share of their questions about something that is not there."""
+ROUNDS = 7
+"""Images that each model is timed on."""
+
+
+def compare(
+    candidate: Prompter,
+    champion: Prompter,
+    segmenter: Segmenter,
+    frozen: Dataset,
+    out: Path,
+    *,
+    memory_bytes: tuple[int, int],
+    training: Dataset | None = None,
+    limits: Limits | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Verdict:
+    """Ask both models everything, judge, and leave ``verdict.json`` and ``verdict.md`` in `out`.
+
+    Parameters
+    ----------
+    memory_bytes
+        What the candidate and the champion need.
+    training
+        Images that the candidate was trained on, to see what it learned by heart; costs as much again.
+
+    Raises
+    ------
+    ConfigError
+        There is nothing to ask, or `out` holds the answers to something else.
+    ModelError
+        A model cannot answer.
+    """
+    sides = []
+    seconds = timed((candidate, champion), frozen)
+    for prompter, latency_s, memory in zip((candidate, champion), seconds, memory_bytes, strict=True):
+        results: list[DatasetResult] = []
+        for dataset in (frozen, *([training] if training else [])):
+            pair = model_version(prompter.digest, segmenter.digest)
+            folder = out / pair / f"{dataset.name}-{dataset.split}-{dataset_digest(dataset)[:12]}"
+            results.append(evaluate_dataset(dataset, prompter, segmenter, folder, on_progress=on_progress))
+        sides.append(
+            Contender(
+                digest=prompter.digest,
+                answered=answered(results[0].scores),
+                cost=Cost(latency_s=latency_s, memory_bytes=memory),
+                on_training=answered(results[1].scores) if training else (),
+            )
+        )
+    told = {"frozen_set": dataset_digest(frozen), "segmenter": segmenter.digest}
+    verdict = judge(sides[0], sides[1], **told, limits=limits)
+    (out / "verdict.json").write_text(json.dumps(verdict.to_dict(), indent=2, allow_nan=False), encoding="utf-8")
+    (out / "verdict.md").write_text(verdict_markdown(verdict), encoding="utf-8")
+    return verdict
+
+
+def answered(scores: Sequence[Score]) -> tuple[Answered, ...]:
+    """Scores as the gate wants them; something was drawn where nothing is when the union has pixels."""
+    return tuple(
+        Answered(
+            key=score.key,
+            image=score.item,
+            category=score.category,
+            iou=score.iou,
+            parsed=score.status != "unparsable",
+            false_alarm=None if score.truth_px else score.union_px > 0,
+        )
+        for score in scores
+    )
+
+
+def timed(prompters: Sequence[Prompter], frozen: Dataset, rounds: int = ROUNDS) -> list[float]:
+    """Median seconds of one answer of each prompter; they answer in turns, so that a busy machine slows all alike."""
+    seconds: list[list[float]] = [[] for _ in prompters]
+    for number, item in enumerate(frozen.items[: rounds + 1]):
+        for prompter, found in zip(prompters, seconds, strict=True):
+            pixels = item.pixels(prompter.frame_px)
+            started = time.perf_counter()
+            prompter.ask([pixels], item.questions[0])
+            if number or len(frozen.items) == 1:
+                found.append(time.perf_counter() - started)
+    return [median(found) if found else float("nan") for found in seconds]
+
+
+def memory_of(path: str) -> int:
+    """Bytes that a prompter's weights and one batch of its answers need on this machine; raises ModelError."""
+    wanted = LocalPrompter(path=path)
+    weights = prompter_weights(wanted).path
+    assert weights is not None
+    need = need_of(wanted, weights, choose_device(wanted.device))
+    if need is not None:
+        return need.total
+    return sum(file.stat().st_size for file in weights.rglob("*") if file.is_file())
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Sha256 (32 hex digits) of a split's questions, images and masks."""
+    total = sha256()
+    for item in dataset.items:
+        files = (sha256(path.read_bytes()).hexdigest() for path in (item.image, item.mask))
+        total.update(json.dumps([item.id, item.questions, item.category, *files]).encode())
+    return total.hexdigest()[:32]
+
+
+def simulated_set(folder: Path, n: int) -> Dataset:
+    """`n` simulated scenes that no training sees, one question about each, written once as EarthReason's layout."""
+    root = folder / f"scenes-{n}"
+    done = root / "done"
+    if not done.is_file():
+        for kind in ("images", "labels", "QAs"):
+            (root / "gate" / kind).mkdir(parents=True, exist_ok=True)
+        scenes = [simulate(FIRST_SCENE + number) for number in range(n)]
+        for number, sample in enumerate(balanced_questions(scenes, seed=0, absent=ABSENT, unknown=0.0)):
+            name = f"scene-{number:04d}"
+            PilImage.fromarray(sample.image.image).save(root / "gate" / "images" / f"{name}.png")
+            truth = truth_of(sample).astype(np.uint8) * 255
+            PilImage.fromarray(truth).save(root / "gate" / "labels" / f"{name}.png")
+            about = {"questions": [sample.question.phrasing.text], "category": sample.question.phrasing.concept}
+            (root / "gate" / "QAs" / f"{name}.json").write_text(json.dumps(about))
+        done.write_text("")
+    return read_dataset("earthreason", root, "gate")
