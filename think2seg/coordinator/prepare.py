@@ -11,14 +11,15 @@ from typing import Any
 
 import shapely
 
-from think2seg.config import Archive, Monitor, load_archive
+from think2seg.config import Archive, Models, Monitor, load_archive
 from think2seg.cube import CubeSpec, CubeStore, Ledger, find_cube, find_store, is_cube, read_ledger, read_spec
-from think2seg.errors import ConfigError, NothingFound
+from think2seg.cube.store import shown
+from think2seg.errors import ConfigError, CubeError, NothingFound
 from think2seg.grid import Block, Grid, Zone, blocks_of, zones
 from think2seg.imagery import estimate_bytes, resampling_note
 from think2seg.plan import BlockState, HeldStep, Plan, PlanLine, make_plan
 from think2seg.prompting import template_for
-from think2seg.registry import Weights, prompter_weights, segmenter_weights
+from think2seg.registry import Weights, pinned, prompter_weights, segmenter_weights
 from think2seg.stac.scenes import Acquisition
 from think2seg.stac.search import SearchResult, search
 
@@ -30,6 +31,8 @@ class Found:
     """A monitor and what its catalog says exists."""
 
     monitor: Monitor
+    models: Models
+    """The monitor's, an alias replaced by the version that it meant: a promotion does not change a run in progress."""
     archive: Archive
     result: SearchResult
     seconds: float
@@ -51,6 +54,8 @@ class CubePlan:
     prompter: str
     segmenter: str
     """Digests of the weights that will answer and draw."""
+    registered: bool
+    """Whether the prompter is a registered promotion, which may follow another one in the same cube."""
     plan: Plan
     blocks: tuple[Block, ...]
     """Blocks that touch the region."""
@@ -116,9 +121,11 @@ def find(monitor: Monitor, *, since: date | None = None, until: date | None = No
     ConfigError, CatalogError
         If the archive is unknown, the span is empty, or the search fails or finds nothing. A repeated run that looks
         back and finds nothing has nothing to do, which is no error.
+    ModelError
+        If the prompter's alias means nothing in the registry.
     """
     started = time.monotonic()
-    archive = load_archive(monitor.source.archive)
+    archive, models = load_archive(monitor.source.archive), pinned(monitor.models)
     looked_back = None if since else _look_back(monitor)
     low = datetime.combine(since, clock.min, UTC) if since else looked_back
     high = datetime.combine(until, clock.max, UTC) if until else None
@@ -129,7 +136,8 @@ def find(monitor: Monitor, *, since: date | None = None, until: date | None = No
             raise
         interval = (looked_back, high or monitor.source.interval[1])
         result = SearchResult(acquisitions=(), interval=interval, notes=(nothing.given,), dropped={})
-    return Found(monitor=monitor, archive=archive, result=result, seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Found(monitor=monitor, models=models, archive=archive, result=result, seconds=seconds)
 
 
 def plan_run(found: Found, *, allow_changes: bool = False) -> RunPlan:
@@ -239,11 +247,12 @@ def _ledger(uri: str) -> Ledger:
 def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool) -> CubePlan:
     monitor, archive, grid = found.monitor, found.archive, zone.grid
     uri = cube_uri(monitor, grid.zone, question)
-    weights = prompter_weights(monitor.models.prompter)
+    weights = prompter_weights(found.models.prompter)
     spec = _cube_spec(monitor, archive, zone, question, weights)
     prompter, segmenter = weights.digest, segmenter_weights(monitor.models.segmenter).digest
-    cube = find_cube(uri, spec, prompter=prompter, segmenter=segmenter)
+    cube = find_cube(uri, spec, prompter=prompter, segmenter=segmenter, registered=weights.promoted)
     ledger = cube.ledger() if cube else Ledger()
+    _check_segmenter(uri, ledger, segmenter)
     blocks = blocks_of(grid, zone.region)
 
     def estimate(acquisition: Acquisition, n_blocks: int) -> int:
@@ -269,10 +278,21 @@ def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool) 
         spec=spec,
         prompter=prompter,
         segmenter=segmenter,
+        registered=weights.promoted,
         plan=Plan(lines=tuple(_with_resampling(line, grid, archive) for line in plan.lines)),
         blocks=blocks,
         exists=cube is not None,
     )
+
+
+def _check_segmenter(uri: str, ledger: Ledger, segmenter: str) -> None:
+    """A promotion changes the prompter of a cube, never its segmenter."""
+    if ledger.entries and (last := ledger.entries[-1].segmenter) != segmenter:
+        raise CubeError(
+            f"Another segmenter wrote to the cube at {shown(uri)}: {last[:12]}, and this run has {segmenter[:12]}.",
+            "A registered promotion may change the prompter alone: a curve over time must not bend silently.",
+            "Use the former segmenter, or `think2seg redraw` into a cube of its own.",
+        )
 
 
 def _held(ledger: Ledger, zone: Zone) -> tuple[HeldStep, ...]:

@@ -187,7 +187,7 @@ class _OpenCube:
     """A cube under this run's lease, and the receipts that came in for it."""
 
     def __init__(self, found: Found, planned: CubePlan) -> None:
-        self._monitor, self._archive, self._planned = found.monitor, found.archive, planned
+        self._monitor, self._models, self._archive, self._planned = found.monitor, found.models, found.archive, planned
         self._receipts: dict[tuple[int, Block], Receipt] = {}
         self._published: list[PlanLine] = []
         self.n_reused = 0
@@ -195,7 +195,11 @@ class _OpenCube:
     def __enter__(self) -> Self:
         planned = self._planned
         self._cube: Cube = open_or_create(
-            planned.uri, planned.spec, prompter=planned.prompter, segmenter=planned.segmenter
+            planned.uri,
+            planned.spec,
+            prompter=planned.prompter,
+            segmenter=planned.segmenter,
+            registered=planned.registered,
         )
         self._lease: Lease = self._cube.acquire_lease()
         try:
@@ -221,7 +225,7 @@ class _OpenCube:
             grid=zone.grid,
             region=zone.region,
             archive=self._archive,
-            models=self._monitor.models,
+            models=self._models,
             gates=self._monitor.gates,
             prefetch_bytes=self._monitor.cluster.prefetch_mb * 1_000_000,
         )
