@@ -192,8 +192,8 @@ def _verdict_word(version: Version) -> str:
     verdict = version.document("verdict")
     if verdict is None:
         return ""
-    against = f"against {verdict['champion'][:12]}"
-    return f"passed {against}" if verdict["passed"] else f"refused {against}: {verdict['reasons'][0]}"
+    failed = [check["name"] for check in verdict["checks"] if not check["passed"]]
+    return f"{'refused: ' + ', '.join(failed) if failed else 'passed'} (against {verdict['champion'][:12]})"
 
 
 def _one_line(value: Any) -> str:

@@ -243,7 +243,7 @@ def _readable(parsed: Figure, limits: Limits) -> Check:
 def _no_category_worse(groups: Sequence[Figure], limits: Limits) -> Check:
     worse = [group for group in groups if group.high < -limits.margin]
     if not worse:
-        told = f"None of {len(groups)} categories with {limits.min_images} images or more is measurably worse."
+        told = f"Categories with {limits.min_images} images or more: {len(groups)}; none is measurably worse."
         return Check(name="categories", passed=True, sentence=told)
     told = "; ".join(f"{one.name} {one.champion:.3f} to {one.candidate:.3f}, {_interval(one, limits)}" for one in worse)
     return Check(name="categories", passed=False, sentence=f"Worse in part: {told}; the margin is {limits.margin:g}.")
