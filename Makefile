@@ -18,7 +18,7 @@ for candidate in "$$PYTHON" python3.12 python3.13 python3 "$${PYENV_ROOT:-$$HOME
 done
 endef
 
-.PHONY: help setup demo test lint crash-matrix tiny-pair lock clean
+.PHONY: help setup demo test lint crash-matrix properties tiny-pair lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,13 @@ lint: $(READY) ## Check style and types
 
 crash-matrix: $(READY) ## Kill, stop, fill up and set back everything around a run, a hundred times and more
 	@$(BIN)/python benchmarks/crash_matrix.py
+
+properties: $(READY) ## Look for counter-examples to every property test, with new seeds, for MINUTES (20)
+	@end=$$(($$(date +%s) + 60 * $${MINUTES:-20})); rounds=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+	  seed=$$RANDOM; HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -x -m hypothesis --hypothesis-seed=$$seed || { echo "seed $$seed"; exit 1; }; \
+	  rounds=$$((rounds + 1)); \
+	done; echo "$$rounds rounds, no counter-example"
 
 tiny-pair: $(READY) ## Train the bundled pair anew: DATA=folder of open imagery (two hours on two idle cores)
 	@[ -d "$(DATA)" ] || { echo "Give the folder that holds naip-wetlands/, farmland-naip/ and oam-buildings/: make tiny-pair DATA=..."; exit 2; }
