@@ -87,7 +87,9 @@ class Verdict:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Verdict:
         """The verdict that `to_dict` made plain."""
-        figures = ({k: math.nan if v is None else v for k, v in figure.items()} for figure in plain["figures"])
+        figures: list[dict[str, Any]] = [
+            {name: math.nan if value is None else value for name, value in figure.items()} for figure in plain["figures"]
+        ]
         return cls(
             candidate=plain["candidate"],
             champion=plain["champion"],
