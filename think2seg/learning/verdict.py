@@ -88,7 +88,8 @@ class Verdict:
     def from_dict(cls, plain: Mapping[str, Any]) -> Verdict:
         """The verdict that `to_dict` made plain."""
         figures: list[dict[str, Any]] = [
-            {name: math.nan if value is None else value for name, value in figure.items()} for figure in plain["figures"]
+            {name: math.nan if value is None else value for name, value in figure.items()}
+            for figure in plain["figures"]
         ]
         return cls(
             candidate=plain["candidate"],
