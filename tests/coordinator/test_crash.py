@@ -42,8 +42,16 @@ class Run:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not done():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                pytest.fail(f"the run ended early or hangs:\n{self.process.communicate()}")
+            time.sleep(0.02)
+
     def wait_for_receipts(self, count: int) -> int:
-        self._wait(lambda: receipts(self.cube) >= count)
+        self.wait_until(lambda: receipts(self.cube) >= count)
         return receipts(self.cube)
 
     def workers(self) -> list[psutil.Process]:
@@ -62,14 +70,6 @@ class Run:
             assert time.monotonic() < deadline, f"left behind: {left}"
             time.sleep(0.05)
         return self.process.returncode, out, err
-
-    def _wait(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
-        while not done():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.process.kill()
-                pytest.fail(f"the run ended early or hangs:\n{self.process.communicate()}")
-            time.sleep(0.02)
 
 
 def group(number: int) -> list[str]:
@@ -105,9 +105,10 @@ def test_a_run_killed_interrupted_and_robbed_of_a_worker_ends_in_the_cube_of_an_
     monitor = world.monitor(cluster=local, models=MODELS)
 
     killed = Run(file, world.cube)
-    killed.wait_for_receipts(2)
+    killed.wait_until(lambda: any(status.holder for status in cube_status(monitor)))
     with pytest.raises(LeaseError, match=f"Another run is writing to .*: process {killed.process.pid} on "):
         run_archive(monitor)
+    killed.wait_for_receipts(2)
     killed.signal(signal.SIGKILL)
     assert killed.end()[0] == -signal.SIGKILL
     done = receipts(world.cube)

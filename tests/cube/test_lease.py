@@ -168,3 +168,17 @@ def test_the_heartbeat_goes_on_while_the_store_fails_now_and_then(store: CubeSto
             time.sleep(0.01)
         lease.check()
     assert json.loads(store.get(beats) or b"")["released"]
+
+
+def test_a_lease_that_cannot_be_given_back_is_free_when_its_run_ends(store: CubeStore) -> None:
+    def full(key: str) -> None:
+        raise StoreError("No space left on the disk")
+
+    with Lease.acquire(store) as first:
+        store.before_write = full
+    store.before_write = lambda key: None
+    waits: list[str] = []
+    with Lease.acquire(store, say=waits.append) as second:
+        assert second.epoch == first.epoch + 1
+        assert second.seized
+    assert waits == []

@@ -17,11 +17,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 import psutil
 
@@ -30,6 +31,8 @@ from think2seg.errors import LeaseError, StoreError
 
 FOLDER = "_records/lease"
 _ASIDE = f"{FOLDER}/aside"
+_held_here: set[str] = set()
+"""Tokens of the leases that this process holds: one that it could not give back, on a full disk, is not among them."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ class Holder:
     since: str
     """UTC, ISO 8601."""
     command: str
+    token: str = field(default_factory=lambda: uuid4().hex)
+    """Tells this lease from every other one."""
 
     @property
     def host(self) -> str:
@@ -107,6 +112,7 @@ class Lease:
         sealed against it."""
         self._beats = 0
         self._renewed = time.monotonic()
+        _held_here.add(holder.token)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="think2seg-lease", daemon=True)
         self._thread.start()
@@ -172,12 +178,16 @@ class Lease:
         check_epoch(self.store, self.epoch)
 
     def release(self) -> None:
-        """Give the lease back. Harmless when it was lost."""
+        """Give the lease back. Harmless when it was lost, or when the store takes no more writes."""
         self._stop.set()
         self._thread.join()
-        if self.epoch in _epochs(self.store):
-            beat = _Beat(self._beats + 1, released=True, sealed=not self.seized)
-            self.store.put(_beat_key(self.epoch), beat.to_json())
+        _held_here.discard(self.holder.token)
+        try:
+            if self.epoch in _epochs(self.store):
+                beat = _Beat(self._beats + 1, released=True, sealed=not self.seized)
+                self.store.put(_beat_key(self.epoch), beat.to_json())
+        except StoreError as error:
+            logger.warning("the lease could not be given back, the next run finds out that it is free: %s", error)
 
     def __enter__(self) -> Self:
         return self
@@ -240,7 +250,9 @@ def _wait_until_free(store: CubeStore, epoch: int, ttl_s: float, say: Callable[[
     if holder is None:
         raise LeaseError(f"The lease on {shown(store.uri)} changed hands just now", todo="Run again.")
     if (holder.machine, holder.pid) == (_machine(), os.getpid()):
-        raise _held(store, holder)
+        if holder.token in _held_here:
+            raise _held(store, holder)
+        return False
     say(f"waiting up to {ttl_s:.0f} s to see whether {_describe(holder)} is alive")
     deadline = time.monotonic() + ttl_s
     while time.monotonic() < deadline:
