@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,12 +18,12 @@ from distributed import KilledWorker
 from think2seg.cluster import Cluster, OrderResult, connect
 from think2seg.config import Monitor
 from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_run
-from think2seg.coordinator.summary import STAGES, RunSummary, count_tiles, failure_rows, seam_ratio, unknown_tiles
+from think2seg.coordinator.summary import STAGES, RunSummary, Tally
 from think2seg.crs import project
 from think2seg.cube import Cube, Lease, Receipt, open_or_create, reusable
 from think2seg.engine import RunSpec, Target, write_failed
 from think2seg.grid import Block, Zone
-from think2seg.plan import BlockState, PlanLine, Reason, WorkOrder, bundle_together
+from think2seg.plan import PlanLine, Reason, WorkOrder, bundle_together
 
 _MAX_GROUPS = 40
 _MIN_BLOCKS_PER_GROUP = 32
@@ -73,6 +72,7 @@ class ArchiveRun:
         self._stack = ExitStack()
         self._plan = plan_run(found, allow_changes=allow_changes)
         self._open: dict[int, _OpenCube] = {}
+        self._tally = Tally()
         self._cluster: Cluster | None = None
 
     @property
@@ -89,7 +89,7 @@ class ArchiveRun:
         with ExitStack() as stack:
             for number, planned in enumerate(self._plan.cubes):
                 if planned.exists or planned.plan.work:
-                    self._open[number] = stack.enter_context(_OpenCube(self._found, planned))
+                    self._open[number] = stack.enter_context(_OpenCube(self._found, planned, self._tally))
             self._plan = plan_run(self._found, allow_changes=self._allow_changes)
             for number, opened in self._open.items():
                 opened.adopt(self._plan.cubes[number])
@@ -135,30 +135,21 @@ class ArchiveRun:
 
     def summary(self) -> RunSummary:
         """Figures of what was done so far."""
-        receipts = [receipt for opened in self._open.values() for receipt in opened.published_receipts()]
-        seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
-        for receipt in receipts:
-            for stage, spent in receipt.seconds.items():
-                seconds[stage] += spent
-        seconds["search"] = self._found.seconds
-        states = Counter({state.value: 0 for state in (BlockState.DONE, BlockState.CLOUD, BlockState.FAILED)})
-        states.update(receipt.state.value for receipt in receipts)
-        failed = {receipt.acquisition for receipt in receipts if receipt.state is BlockState.FAILED}
-        done = {receipt.acquisition for receipt in receipts} - failed
-        reasons = self._plan.reasons()
+        tally, reasons = self._tally, self._plan.reasons()
+        stages = {stage: tally.seconds[stage] for stage in STAGES} | {"search": self._found.seconds}
         return RunSummary(
             monitor=self.monitor.monitor,
             monitor_hash=self.monitor.hash,
             cubes=tuple(cube.uri for cube in self._plan.cubes),
-            acquisitions={"done": len(done), "skipped": _skipped(reasons), "failed": len(failed)},
-            blocks={**states, "reused": sum(opened.n_reused for opened in self._open.values())},
-            tiles=count_tiles(receipts),
-            failures=failure_rows(receipts),
-            seconds={"total": time.monotonic() - self._started + self._found.seconds, **seconds},
+            acquisitions={"done": len(tally.done), "skipped": _skipped(reasons), "failed": len(tally.failed)},
+            blocks={**tally.states, "reused": sum(opened.n_reused for opened in self._open.values())},
+            tiles=dict(tally.tiles),
+            failures=tuple(tally.failures),
+            seconds={"total": time.monotonic() - self._started + self._found.seconds, **stages},
             square_km=sum(opened.square_km() for opened in self._open.values()),
-            seam_ratio=seam_ratio(receipts),
+            seam_ratio=tally.seam_ratio(),
             reasons=reasons,
-            unknown_tiles=unknown_tiles(receipts),
+            unknown_tiles=tally.unknown_tiles,
         )
 
     def _with_earlier(self, orders: Sequence[WorkOrder]) -> Sequence[WorkOrder]:
@@ -184,12 +175,14 @@ class ArchiveRun:
 
 
 class _OpenCube:
-    """A cube under this run's lease, and the receipts that came in for it."""
+    """A cube under this run's lease, and the receipts that came in for it and are not published yet."""
 
-    def __init__(self, found: Found, planned: CubePlan) -> None:
+    def __init__(self, found: Found, planned: CubePlan, tally: Tally) -> None:
         self._monitor, self._models, self._archive, self._planned = found.monitor, found.models, found.archive, planned
+        self._tally = tally
         self._receipts: dict[tuple[int, Block], Receipt] = {}
-        self._published: list[PlanLine] = []
+        self._published: set[int] = set()
+        self._n_published = 0
         self.n_reused = 0
 
     def __enter__(self) -> Self:
@@ -244,13 +237,14 @@ class _OpenCube:
     @property
     def n_done(self) -> int:
         """Blocks with a receipt."""
-        return len(self._receipts)
+        return self._n_published + len(self._receipts)
 
     def left(self, lines: Sequence[PlanLine]) -> list[PlanLine]:
         """`lines` with the blocks that have no receipt yet, without those that have none."""
         left = [
             replace(line, blocks=tuple(block for block in line.blocks if (line.step, block) not in self._receipts))
             for line in lines
+            if line.step not in self._published
         ]
         return [line for line in left if line.blocks]
 
@@ -263,27 +257,25 @@ class _OpenCube:
     def publish_ready(self, lines: Sequence[PlanLine]) -> None:
         """Publish the lines that come next and are whole."""
         for line in lines:
-            if line in self._published:
+            if line.step in self._published:
                 continue
-            keys = [(line.step, block) for block in line.blocks]
+            keys = [(_step(line), block) for block in line.blocks]
             if any(key not in self._receipts for key in keys):
                 return
-            receipts = [self._receipts[key] for key in keys]  # type: ignore[index]
+            receipts = [self._receipts[key] for key in keys]
             region = self._planned.zone.region.wkt
             self._cube.publish([line], receipts, self._lease, region=region, region_px=self._region_px)
-            self._published.append(line)
-
-    def published_receipts(self) -> Iterator[Receipt]:
-        """Receipts of everything this run published."""
-        for line in self._published:
-            for block in line.blocks:
-                yield self._receipts[line.step, block]  # type: ignore[index]
+            self._published.add(_step(line))
+            self._n_published += len(keys)
+            self._tally.add(receipts)
+            for key in keys:
+                del self._receipts[key]
 
     def square_km(self) -> float:
         """Area of the blocks published."""
         grid = self._planned.zone.grid
         area = float(grid.pixel_area_m2.mean()) * grid.block_px**2 / 1e6
-        return area * sum(len(line.blocks) for line in self._published)
+        return area * self._n_published
 
 
 def run_archive(
@@ -350,6 +342,12 @@ def _group(entries: Sequence[tuple[int, PlanLine]]) -> Group:
     cubes = dict.fromkeys(number for number, _ in entries)
     lines = {cube: tuple(line for number, line in entries if number == cube) for cube in cubes}
     return Group(name=_name_of([line for _, line in entries]), lines=lines)
+
+
+def _step(line: PlanLine) -> int:
+    """The step of a line that asks for work."""
+    assert line.step is not None
+    return line.step
 
 
 def _name_of(lines: Sequence[PlanLine]) -> str:

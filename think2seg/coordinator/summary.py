@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from think2seg.cube.receipts import Receipt
+from think2seg.plan import BlockState
 
 STAGES = ("search", "read", "prompt", "segment", "write")
 _NOT_ASKED = {"cloud", "gated"}
@@ -76,29 +77,50 @@ class RunSummary:
         }
 
 
-def count_tiles(receipts: Iterable[Receipt]) -> dict[str, int]:
-    """Tiles by what became of them: done, cloud, failed, gated."""
-    counts = Counter({"done": 0, "cloud": 0, "failed": 0, "gated": 0})
-    for receipt in receipts:
-        for status, number in receipt.tiles.items():
-            counts[status if status in _NOT_ASKED | _FAILED else "done"] += number
-    return dict(counts)
+class Tally:
+    """Running totals over receipts, so that a run need not keep them all."""
 
+    def __init__(self) -> None:
+        self.states = Counter({state.value: 0 for state in (BlockState.DONE, BlockState.CLOUD, BlockState.FAILED)})
+        """Block state → blocks."""
+        self.tiles = Counter({"done": 0, "cloud": 0, "failed": 0, "gated": 0})
+        """What became of a tile → tiles."""
+        self.unknown_tiles = 0
+        """Tiles that the prompter had no notion of."""
+        self.seconds: Counter[str] = Counter()
+        """Stage → seconds, summed over workers."""
+        self.failures: list[dict[str, Any]] = []
+        """Rows of `failure_rows`."""
+        self.failed: set[str] = set()
+        """Acquisitions of which a block failed."""
+        self._acquisitions: set[str] = set()
+        self._seam: Counter[str] = Counter()
 
-def unknown_tiles(receipts: Iterable[Receipt]) -> int:
-    """Tiles that the prompter had no notion of."""
-    return sum(receipt.tiles.get("unknown concept", 0) for receipt in receipts)
+    @property
+    def done(self) -> set[str]:
+        """Acquisitions of which no block failed."""
+        return self._acquisitions - self.failed
 
+    def add(self, receipts: Iterable[Receipt]) -> None:
+        """Count some more."""
+        for receipt in receipts:
+            self.states[receipt.state.value] += 1
+            self.seconds.update(receipt.seconds)
+            self._seam.update(receipt.seam)
+            self._acquisitions.add(receipt.acquisition)
+            self.unknown_tiles += receipt.tiles.get("unknown concept", 0)
+            for status, number in receipt.tiles.items():
+                self.tiles[status if status in _NOT_ASKED | _FAILED else "done"] += number
+            if receipt.state is BlockState.FAILED:
+                self.failed.add(receipt.acquisition)
+            self.failures.extend(failure_rows([receipt]))
 
-def seam_ratio(receipts: Iterable[Receipt]) -> float | None:
-    """Disagreement at core edges relative to that of the interior; None where no two tiles meet."""
-    sums: Counter[str] = Counter()
-    for receipt in receipts:
-        sums.update(receipt.seam)
-    edge, inside = sums["edge_compared"], sums["inside_compared"]
-    if not edge or not inside or not sums["inside_differs"]:
-        return None
-    return (sums["edge_differs"] / edge) / (sums["inside_differs"] / inside)
+    def seam_ratio(self) -> float | None:
+        """Disagreement at core edges relative to that of the interior; None where no two tiles meet."""
+        edge, inside = self._seam["edge_compared"], self._seam["inside_compared"]
+        if not edge or not inside or not self._seam["inside_differs"]:
+            return None
+        return (self._seam["edge_differs"] / edge) / (self._seam["inside_differs"] / inside)
 
 
 def failure_rows(receipts: Iterable[Receipt]) -> tuple[dict[str, Any], ...]:

@@ -271,6 +271,8 @@ def _new_entry(
     replaced = () if base is None else [block for block in fresh if block in base.held.states]
     kept_px = 0 if base is None else base.observed_px - _observed_px(store, ledger, base, replaced)
     first = done[line.blocks[0]]
+    states |= dict.fromkeys(line.over_budget, BlockState.PENDING) | {b: r.state for b, r in fresh.items()}
+    before = ledger.entries[-1].held.states if ledger.entries else {}
     held = HeldStep(
         step=line.step,
         acquisition=line.id,
@@ -278,7 +280,7 @@ def _new_entry(
         time=line.acquisition.time,
         scenes={scene.id: scene.fingerprint for scene in line.acquisition.scenes},
         prompter=first.prompter,
-        states=states | dict.fromkeys(line.over_budget, BlockState.PENDING) | {b: r.state for b, r in fresh.items()},
+        states=before if before == states else states,
         attempts=attempts | {b: r.attempt for b, r in fresh.items() if r.state is BlockState.FAILED},
         unparsable=unparsable | {b for b, r in fresh.items() if r.unparsable},
     )
