@@ -107,7 +107,7 @@ def test_the_sample_is_drawn_by_lot_and_does_not_depend_on_the_order(bench: Benc
     sampled = [content["receipt"].audit.get("unchanged asked", 0) for _, content in sorted(one.items())]
     assert sampled == [content["receipt"].audit.get("unchanged asked", 0) for _, content in sorted(other.items())]
     assert 0 < sum(sampled) < 24
-    (audit,) = audits(content["receipt"] for content in one.values())
+    (audit,) = audits(content["receipt"].audit for content in one.values())
     assert (audit.gated, audit.asked, audit.missed) == (24, sum(sampled), 0)
     assert audit.low == 0
     assert audit.high == pytest.approx(1 - 0.025 ** (1 / audit.asked))

@@ -12,6 +12,7 @@ from support.cubes import GRID, PROMPTER, build_cube, disc, spec_of, three_dates
 from think2seg.cube import open_or_create
 from think2seg.errors import CubeError
 from think2seg.publish import report_path, write_report
+from think2seg.publish.report import MOST_FRAMES, framed
 
 
 class Document(HTMLParser):
@@ -150,6 +151,31 @@ def test_many_dates_fit_into_the_budget(tmp_path: Path, monkeypatch: pytest.Monk
     build_cube(tmp_path / "c.zarr", steps)
     out = write_report(tmp_path / "c.zarr", tmp_path / "r.html", quicklook=lambda name: noise)
     assert out.stat().st_size < 300_000
+
+
+def test_of_too_many_dates_some_get_a_map_and_all_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("think2seg.publish.report.MOST_FRAMES", 3)
+    steps = [replace(three_dates()[0], time=datetime(2001 + year, 7, 1, tzinfo=UTC)) for year in range(8)]
+    build_cube(tmp_path / "c.zarr", steps)
+    asked: list[str] = []
+    page = Document(write_report(tmp_path / "c.zarr", tmp_path / "r.html", quicklook=asked.append))
+    assert [acquisition[:4] for acquisition in asked] == ["2001", "2005", "2008"]
+    frames = [a["data-label"] for tag, a in page.tags if a.get("class", "").startswith("frame")]
+    assert frames == ["1 July 2001", "1 July 2005", "1 July 2008"]
+    assert len([a for tag, a in page.tags if "mark" in a.get("class", "").split()]) == 3
+    assert [a["data-row"] for tag, a in page.tags if "data-row" in a] == ["0", "1", "2"]
+    assert not [a for tag, a in page.tags if tag == "tr" and a.get("class") == "off"]
+    assert page.text.count("July 200") >= 8
+    assert "The map shows 3 of 8 dates" in page.text
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 119, 120, 121, 1000])
+def test_maps_are_spread_evenly_from_the_first_to_the_last(n: int) -> None:
+    steps = framed(n)
+    assert len(set(steps)) == len(steps) == min(n, MOST_FRAMES)
+    assert steps[:1] == ((0,) if n else ())
+    assert steps[-1:] == ((n - 1,) if n else ())
+    assert list(steps) == sorted(steps)
 
 
 def test_no_cube_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from scipy.stats import binomtest
-
-from think2seg.cube.receipts import Receipt
 
 CONFIDENCE = 0.95
 
@@ -45,11 +43,11 @@ class GateAudit:
         )
 
 
-def audits(receipts: Iterable[Receipt]) -> tuple[GateAudit, ...]:
-    """The record of every gate that closed on a tile of the blocks that `receipts` are of, by name."""
+def audits(counts: Iterable[Mapping[str, int]]) -> tuple[GateAudit, ...]:
+    """The record of every gate that closed on a tile, by name, from what receipts hold as `audit`."""
     sums: Counter[str] = Counter()
-    for receipt in receipts:
-        sums.update(receipt.audit)
+    for some in counts:
+        sums.update(some)
     gates = sorted({name.partition(" ")[0] for name in sums})
     return tuple(_audit(gate, *(sums[f"{gate} {what}"] for what in ("gated", "asked", "missed"))) for gate in gates)
 

@@ -163,7 +163,7 @@ def measure(cube: xr.Dataset, records: Records, region: BaseGeometry | None = No
             area_m2=areas.present,
             observed_m2=areas.observed,
             region_m2=region_m2,
-            tiles=sum(number for status, number in records.tiles(entry).items() if status not in NOT_ASKED),
+            tiles=sum(number for status, number in records.account(entry).tiles.items() if status not in NOT_ASKED),
             prompter=entry.held.prompter,
         )
         for entry, areas in zip(shown_entries(cube, records), sums, strict=True)

@@ -50,8 +50,8 @@ class Chart:
     unit: AreaUnit
 
 
-def draw_chart(points: Sequence[SeriesPoint]) -> Chart:
-    """Lay out a series, one mark per point, in the order given."""
+def draw_chart(points: Sequence[SeriesPoint], marked: Sequence[int] | None = None) -> Chart:
+    """Lay out a series in the order given, with a mark at the points of these places; by default at all."""
     largest = max((p.area_m2 for p in points), default=0.0)
     top = min(max((p.area_high_m2 for p in points), default=1.0), largest * _HEADROOM or float("inf"))
     unit = area_unit(top)
@@ -73,7 +73,7 @@ def draw_chart(points: Sequence[SeriesPoint]) -> Chart:
         band=" ".join(upper + lower),
         marks=tuple(
             Mark(x=x(p.time), y=y(p.area_m2), solid=p.observed_fraction >= TRUSTED_SHARE, tip=_tip(p, unit))
-            for p in points
+            for p in (points if marked is None else [points[place] for place in marked])
         ),
         x_ticks=tuple(Tick(at=x(time), text=text) for time, text in time_ticks(first, last)),
         y_ticks=tuple(

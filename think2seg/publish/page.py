@@ -55,6 +55,9 @@ class Row:
 
     label: str
     frame: int | None
+    """Place among the page's frames; None where it has none."""
+    shown: bool = True
+    """Whether the cube shows it; False for what the plan left out."""
     reason: str
     tone: str
     """good, warn, bad or empty."""
@@ -124,9 +127,13 @@ class Page:
     map: MapView | None
     """None where the cube shows nothing yet."""
     frames: tuple[Frame, ...]
+    sampled: str
+    """How many of the acquisitions have a frame; empty where all have one."""
     chart: Chart
     rows: tuple[Row, ...]
     failures: tuple[FailureRow, ...]
+    more_failures: int
+    """Failures that the page does not list."""
     redo: str
     """Shell command that tries again."""
     bill: str

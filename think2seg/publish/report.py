@@ -13,7 +13,7 @@ import xarray as xr
 from think2seg.cube import open_cube
 from think2seg.cube.ledger import Entry
 from think2seg.insight.records import Records, read_records
-from think2seg.insight.series import Series, measure, shown_entries
+from think2seg.insight.series import Series, SeriesPoint, measure, shown_entries
 from think2seg.insight.units import AreaUnit, day, metres, percent
 from think2seg.plan import PlanLine
 from think2seg.publish.cartography import furniture
@@ -28,6 +28,9 @@ from think2seg.publish.tables import Bill, costs, rows, stages
 
 _BUDGET_BYTES = 6_000_000
 """Of the pictures; outlines and text come on top."""
+MOST_FRAMES = 120
+"""Acquisitions with a map of their own; more than these would make a page that no browser likes to open."""
+_MOST_FAILURES = 200
 _STOPS = 12
 """At most this many labels under the slider."""
 
@@ -83,7 +86,8 @@ def compose(
 ) -> Page:
     """All that the page shows, as values; see `write_report`."""
     entries, series = shown_entries(cube, records), measure(cube, records)
-    chart, labels = draw_chart(series.points), _labels(entries)
+    steps, labels = framed(len(entries)), _labels(entries)
+    chart = draw_chart(series.points, steps)
     view = view_of(_widest(cube, entries), LONGEST_PX) if entries else None
     failed = failures(entries, records)
     bill = Bill.of_run(run, series, plan) if run else Bill.of_cube(entries, series, records)
@@ -93,10 +97,12 @@ def compose(
         summary=summary(series, chart.unit),
         stats=stats(series, entries, chart.unit),
         map=_map_view(records, view) if view else None,
-        frames=tuple(_frames(cube, records, series, chart.unit, labels, quicklook, view)) if view else (),
+        frames=tuple(_frames(cube, records, series, steps, chart.unit, labels, quicklook, view)) if view else (),
+        sampled=_sampled(len(steps), len(entries)),
         chart=chart,
-        rows=rows(series, entries, labels, plan, chart.unit, records),
-        failures=failed,
+        rows=rows(series, entries, labels, {step: frame for frame, step in enumerate(steps)}, plan, chart.unit),
+        failures=failed[:_MOST_FAILURES],
+        more_failures=max(0, len(failed) - _MOST_FAILURES),
         redo=redo_command(command, entries) if failed else command,
         bill=bill.title,
         costs=costs(bill),
@@ -113,15 +119,17 @@ def _frames(
     cube: xr.Dataset,
     records: Records,
     series: Series,
+    steps: Sequence[int],
     unit: AreaUnit,
     labels: Sequence[str],
     quicklook: Quicklook,
     view: View,
 ) -> Iterator[Frame]:
-    ids = [point.acquisition for point in series.points]
+    points = [series.points[step] for step in steps]
+    ids = [point.acquisition for point in points]
     pictures = encode_all(ids, quicklook, view.window(records.grid), longest_px=LONGEST_PX, budget_bytes=_BUDGET_BYTES)
-    stops = _stops(series)
-    for step, (point, picture) in enumerate(zip(series.points, pictures, strict=True)):
+    stops = _stops(points)
+    for place, (step, point, picture) in enumerate(zip(steps, points, pictures, strict=True)):
         cells = step_map(cube.isel(time=step), view)
         share = f"{percent(point.area_m2 / point.region_m2)} of the region" if point.region_m2 else ""
         bounds = f"between {unit.number(point.area_low_m2)} and {unit.text(point.area_high_m2)}"
@@ -135,8 +143,8 @@ def _frames(
             range=(share if point.observed_fraction >= 0.995 else bounds) if point.observed_m2 else "",
             observed=percent(point.observed_fraction),
             share=round(100 * point.observed_fraction, 1),
-            at=step / max(1, len(ids) - 1),
-            stop=stops[step],
+            at=place / max(1, len(ids) - 1),
+            stop=stops[place],
         )
 
 
@@ -172,9 +180,24 @@ def _labels(entries: Sequence[Entry]) -> list[str]:
     return [next(text for text in texts if counts[text] == 1 or text is texts[-1]) for texts in candidates]
 
 
-def _stops(series: Series) -> list[str]:
+def framed(n_steps: int) -> tuple[int, ...]:
+    """Steps that get a map: all of them, or `MOST_FRAMES` evenly spread ones, the first and the last among them."""
+    n = min(n_steps, MOST_FRAMES)
+    return tuple(round(place * (n_steps - 1) / max(1, n - 1)) for place in range(n))
+
+
+def _sampled(n_frames: int, n_steps: int) -> str:
+    if n_frames == n_steps:
+        return ""
+    return (
+        f"The map shows {n_frames} of {n_steps:,} dates, evenly spread; the curve and the table hold all of them. "
+        "Open the cube in QGIS to see any other."
+    )
+
+
+def _stops(points: Sequence[SeriesPoint]) -> list[str]:
     """Labels under the slider: years where they change, as far as there is room, months of a short series."""
-    times = [point.time for point in series.points]
+    times = [point.time for point in points]
     short = bool(times) and (times[-1] - times[0]).days < 500
     texts = [f"{time:%b %Y}" if short else str(time.year) for time in times]
     changes = [index for index, text in enumerate(texts) if index == 0 or text != texts[index - 1]]

@@ -68,8 +68,7 @@ def failures(entries: Sequence[Entry], records: Records) -> tuple[FailureRow, ..
             message=failure.message,
         )
         for entry in entries
-        for receipt in records.receipts(entry)
-        for failure in receipt.failures
+        for failure in records.account(entry).failures
     )
 
 
@@ -103,14 +102,14 @@ def honesty(entries: Sequence[Entry], records: Records) -> tuple[str, ...]:
         )
     tiles: Counter[str] = Counter()
     for entry in entries:
-        tiles.update(records.tiles(entry))
+        tiles.update(records.account(entry).tiles)
     if unknown := tiles["unknown concept"]:
         notes.append(
             f"Asked about {unknown:,} of {tiles.total():,} tiles, the prompter said that it does not know what "
             f"“{records.spec.question}” means. There the map says not observed, which is not the same as absent. Ask "
             "in other words, or point models.prompter at weights that know more."
         )
-    notes += [one.sentence() for one in audits(receipt for entry in entries for receipt in records.receipts(entry))]
+    notes += [one.sentence() for one in audits(records.account(entry).audit for entry in entries)]
     if len(prompters) > 1:
         notes.append(
             f"{len(prompters)} versions of the prompter answered. Where one took over from another, marked on the "

@@ -36,22 +36,27 @@ def rows(
     series: Series,
     entries: Sequence[Entry],
     labels: Sequence[str],
+    frames: Mapping[int, int],
     plan: Sequence[PlanLine],
     unit: AreaUnit,
-    records: Records,
 ) -> tuple[Row, ...]:
     """One row per acquisition in time order: those the cube shows, and those that the plan left out."""
     lines = {line.id: line for line in plan}
     held = {entry.held.acquisition for entry in entries}
     dated = [
-        (entry.held.time, _shown_row(frame, entry, point, labels[frame], lines.get(entry.held.acquisition), unit))
-        for frame, (entry, point) in enumerate(zip(entries, series.points, strict=True))
+        (
+            entry.held.time,
+            _shown_row(frames.get(step), entry, point, labels[step], lines.get(entry.held.acquisition), unit),
+        )
+        for step, (entry, point) in enumerate(zip(entries, series.points, strict=True))
     ]
     dated += [(line.time, _left_out_row(line)) for line in plan if line.id not in held]
     return tuple(row for _, row in sorted(dated, key=lambda pair: pair[0]))
 
 
-def _shown_row(frame: int, entry: Entry, point: SeriesPoint, label: str, line: PlanLine | None, unit: AreaUnit) -> Row:
+def _shown_row(
+    frame: int | None, entry: Entry, point: SeriesPoint, label: str, line: PlanLine | None, unit: AreaUnit
+) -> Row:
     states = Counter(entry.held.states.values())
     told = [f"{states[BlockState.FAILED]} of {sum(states.values())} blocks failed"] if states[BlockState.FAILED] else []
     if states[BlockState.PENDING]:
@@ -78,6 +83,7 @@ def _left_out_row(line: PlanLine) -> Row:
     return Row(
         label=day(line.time),
         frame=None,
+        shown=False,
         reason=str(line.reason),
         tone=_TONES.get(line.reason, ""),
         note="; ".join(filter(None, ("waits for the next run" if line.blocks else "", line.note))),
@@ -123,8 +129,7 @@ class Bill:
         """The bill of all answers that the cube shows, whichever runs gave them."""
         seconds: Counter[str] = Counter()
         for entry in entries:
-            for receipt in records.receipts(entry):
-                seconds.update(receipt.seconds)
+            seconds.update(records.account(entry).seconds)
         return cls(
             title="What these answers cost",
             total_s=None,
