@@ -27,6 +27,7 @@ class Reason(StrEnum):
     LATE = "late"
     CHANGED = "changed"
     RETRY = "retry"
+    BACKFILL = "backfill"
     DONE = "done"
     CLOUDY = "cloudy"
     OUTSIDE = "outside"
@@ -142,6 +143,7 @@ def make_plan(
     budget_tiles: int | None = None,
     quarantine_after: int = 3,
     allow_changes: bool = False,
+    backfill: bool = False,
     window: tuple[datetime | None, datetime | None] = (None, None),
 ) -> Plan:
     """Decide, with a reason each, what is to be done for every acquisition.
@@ -170,6 +172,8 @@ def make_plan(
         Tries after which a failing block is left alone.
     allow_changes
         Do what has changed, however much it is.
+    backfill
+        Ask again what other weights than `prompter_digest` answered.
     window
         (since, until) of the search, both inclusive; held acquisitions outside it are not expected in the catalog.
 
@@ -186,7 +190,7 @@ def make_plan(
         usable, lacking = _usable(acquisition, frozenset(required_bands))
         step = latest.get(acquisition.id)
         if step is not None:
-            line = _next_line(usable, covered, step, prompter_digest, quarantine_after)
+            line = _next_line(usable, covered, step, prompter_digest, quarantine_after, backfill=backfill)
         elif not usable.scenes:
             line = _line(acquisition, Reason.MISSING_BANDS)
         else:
@@ -310,7 +314,13 @@ def _first_line(
 
 
 def _next_line(
-    acquisition: Acquisition, covered: _Coverage, step: HeldStep, prompter: str, quarantine_after: int
+    acquisition: Acquisition,
+    covered: _Coverage,
+    step: HeldStep,
+    prompter: str,
+    quarantine_after: int,
+    *,
+    backfill: bool,
 ) -> PlanLine:
     """Line of an acquisition that the cube holds: done, or a revision."""
     known = set(step.scenes.values())
@@ -326,6 +336,10 @@ def _next_line(
         note = f"{len(fresh_scenes)} of {len(acquisition.scenes)} scenes changed"
         blocks = tuple(sorted({*changed, *again}))
         return _line(acquisition, Reason.CHANGED, blocks, step.revision + 1, note, attempts)
+    if backfill and prompter != step.prompter and (answered := _in_state(step, BlockState.DONE)):
+        note = f"answered by {step.prompter[:12]}"
+        blocks = tuple(sorted({*answered, *again}))
+        return _line(acquisition, Reason.BACKFILL, blocks, step.revision + 1, note, attempts)
     if again:
         note = f"{len(again)} of {len(step.states)} blocks were not done"
         return _line(acquisition, Reason.RETRY, tuple(sorted(again)), step.revision + 1, note, attempts)

@@ -32,6 +32,7 @@ PIXEL = ("--time", DAYS[0], "--lon", LON, "--lat", LAT)
 VERBS: dict[str, tuple[object, ...]] = {
     "plan": ("plan", "MONITOR"),
     "run": ("run", "MONITOR"),
+    "backfill": ("backfill", "MONITOR"),
     "status": ("status", "MONITOR"),
     "report": ("report", "MONITOR"),
     "check": ("check", "CUBE"),

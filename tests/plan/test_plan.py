@@ -143,6 +143,14 @@ def test_unparsable_blocks_wait_for_other_weights() -> None:
     assert only(plan_of([day], [held(day)], 1, prompter_digest="other")).reason is Reason.DONE
 
 
+def test_a_backfill_asks_again_what_other_weights_answered() -> None:
+    day = acquisition(DAYS[0])
+    states = dict(zip(BLOCKS, [BlockState.CLOUD, *[BlockState.DONE] * (len(BLOCKS) - 1)], strict=True))
+    assert only(plan_of([day], [held(day, states=states)], 1, backfill=True)).reason is Reason.DONE
+    line = only(plan_of([day], [held(day, states=states)], 1, backfill=True, prompter_digest="other"))
+    assert (line.reason, line.blocks, line.revision) == (Reason.BACKFILL, BLOCKS[1:], 1)
+
+
 def test_a_region_that_grew_inside_the_grid_adds_its_blocks() -> None:
     day = acquisition(DAYS[0])
     step = held(day, states=dict.fromkeys(BLOCKS[:3], BlockState.DONE))

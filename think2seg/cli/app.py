@@ -82,6 +82,16 @@ def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
+def stopped_in_words() -> Iterator[None]:
+    """Turn Ctrl-C into a sentence and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr.print("Stopped. Finished blocks are kept: run the same command again to go on.")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
 def progress_bar() -> Iterator[Callable[[RunProgress], None]]:
     """A progress bar for a run."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("blocks"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -23,7 +23,11 @@ from think2seg.cli.app import (
     progress_bar,
     stderr,
     stdout,
+    stopped_in_words,
 )
+
+if TYPE_CHECKING:
+    from think2seg.coordinator import RunSummary
 
 
 @app.command()
@@ -65,6 +69,32 @@ def plan(
 
 
 @app.command()
+def backfill(
+    monitor: MonitorPath,
+    since: Day = None,
+    until: Day = None,
+    set_: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask again what other weights than today's champion answered, as new revisions; earlier answers stay readable."""
+    from think2seg.coordinator import find, plan_run, run_archive
+
+    asked = monitor_at(monitor, set_)
+    first = day(since or asked.source.interval[0])
+    if dry_run:
+        planned = plan_run(find(asked, since=first, until=day(until)), backfill=True)
+        if as_json:
+            print_json(planned.totals())
+        else:
+            stdout.print(planned.sentence(), markup=False)
+        return
+    with stopped_in_words(), progress_bar() as show:
+        summary = run_archive(asked, since=first, until=day(until), backfill=True, on_progress=show)
+    _tell(summary, as_json)
+
+
+@app.command()
 def run(
     monitor: MonitorPath,
     set_: Overrides = None,
@@ -81,14 +111,13 @@ def run(
 
     overrides = [*(set_ or []), *([f"cluster.scheduler={dask_scheduler}"] if dask_scheduler else [])]
     asked = monitor_at(monitor, overrides)
-    try:
-        with progress_bar() as show:
-            summary = run_archive(
-                asked, since=day(since), until=day(until), allow_changes=allow_changes, on_progress=show
-            )
-    except KeyboardInterrupt:
-        stderr.print("Stopped. Finished blocks are kept: run the same command again to go on.")
-        raise typer.Exit(130) from None
+    with stopped_in_words(), progress_bar() as show:
+        summary = run_archive(asked, since=day(since), until=day(until), allow_changes=allow_changes, on_progress=show)
+    _tell(summary, as_json)
+
+
+def _tell(summary: RunSummary, as_json: bool) -> None:
+    """Say what a run did, and leave with its exit code."""
     if as_json:
         print_json(summary.to_dict())
     else:
@@ -220,12 +249,8 @@ def redraw(
     if dry_run:
         print_json(plan.to_dict()) if as_json else stdout.print(plan.sentence(), markup=False, soft_wrap=True)
         return
-    try:
-        with progress_bar() as show:
-            summary = run_redraw(plan, on_progress=show)
-    except KeyboardInterrupt:
-        stderr.print("Stopped. Finished blocks are kept: run the same command again to go on.")
-        raise typer.Exit(130) from None
+    with stopped_in_words(), progress_bar() as show:
+        summary = run_redraw(plan, on_progress=show)
     if as_json:
         print_json(summary.to_dict())
     else:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from think2seg.cli.app import Json, app, counting_bar, print_json, stdout
+from think2seg.cli.app import (
+    Json,
+    MonitorPath,
+    Overrides,
+    app,
+    counting_bar,
+    monitor_at,
+    print_json,
+    progress_bar,
+    stdout,
+    stopped_in_words,
+)
 from think2seg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,6 +126,31 @@ def models_compare(
         print_json(verdict.to_dict())
     else:
         stdout.print(verdict_markdown(verdict), markup=False, soft_wrap=True)
+
+
+@models_app.command("shadow")
+def models_shadow(
+    monitor: MonitorPath,
+    version: VersionName = "candidate",
+    set_: Overrides = None,
+    last: Annotated[int, typer.Option(min=1, help="Acquisitions, counted back from the newest.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Answer a monitor's last acquisitions with a version, beside its cubes, and compare."""
+    from think2seg.coordinator import cube_uris, run_shadow
+    from think2seg.insight.overlap import shadow_overlap
+
+    asked, found = monitor_at(monitor, set_), _registry().named(version)
+    with stopped_in_words(), progress_bar() as show:
+        summary = run_shadow(asked, found, last=last, on_progress=show)
+    overlaps = [one for uri in cube_uris(asked) if (one := shadow_overlap(uri, found.digest))]
+    if as_json:
+        print_json({"overlaps": [one.to_dict() for one in overlaps], "run": summary.to_dict()})
+    else:
+        stdout.print(summary.sentence(), markup=False, soft_wrap=True)
+        for one in overlaps:
+            stdout.print(one.sentence(), markup=False, soft_wrap=True)
+    raise typer.Exit(summary.exit_code)
 
 
 @models_app.command("promote")

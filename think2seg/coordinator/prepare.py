@@ -140,8 +140,13 @@ def find(monitor: Monitor, *, since: date | None = None, until: date | None = No
     return Found(monitor=monitor, models=models, archive=archive, result=result, seconds=seconds)
 
 
-def plan_run(found: Found, *, allow_changes: bool = False) -> RunPlan:
+def plan_run(found: Found, *, allow_changes: bool = False, backfill: bool = False) -> RunPlan:
     """Plan every cube of the monitor against what it holds.
+
+    Parameters
+    ----------
+    allow_changes, backfill
+        See `think2seg.plan.make_plan`.
 
     Raises
     ------
@@ -163,7 +168,9 @@ def plan_run(found: Found, *, allow_changes: bool = False) -> RunPlan:
         )
     _check_questions(monitor)
     cubes = [
-        _plan_cube(found, zone, question, allow_changes=allow_changes) for zone in parts for question in monitor.asked
+        _plan_cube(found, zone, question, allow_changes=allow_changes, backfill=backfill)
+        for zone in parts
+        for question in monitor.asked
     ]
     return RunPlan(found=found, cubes=tuple(cubes))
 
@@ -244,7 +251,7 @@ def _ledger(uri: str) -> Ledger:
     return read_ledger(CubeStore(uri)) if is_cube(uri) else Ledger()
 
 
-def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool) -> CubePlan:
+def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool, backfill: bool) -> CubePlan:
     monitor, archive, grid = found.monitor, found.archive, zone.grid
     uri = cube_uri(monitor, grid.zone, question)
     weights = prompter_weights(found.models.prompter)
@@ -270,6 +277,7 @@ def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool) 
         max_cloud=monitor.source.max_cloud_cover,
         budget_tiles=monitor.budget.tiles and max(1, monitor.budget.tiles // len(monitor.asked)),
         allow_changes=allow_changes,
+        backfill=backfill,
         window=found.result.interval,
     )
     return CubePlan(

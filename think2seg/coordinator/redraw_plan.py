@@ -18,7 +18,7 @@ from think2seg.config import Archive, Monitor, load_archive
 from think2seg.coordinator.redrawn import Memory
 from think2seg.cube import CubeSpec, CubeStore, Entry, Ledger, find_cube, find_store, read_ledger, read_spec
 from think2seg.cube.publish import published_extent
-from think2seg.cube.store import local_path, shown
+from think2seg.cube.store import local_path, shown, sibling_uri
 from think2seg.errors import ConfigError, CubeError
 from think2seg.grid import Block
 from think2seg.plan import BlockState, PlanLine, Reason
@@ -115,7 +115,7 @@ def plan_redraw(
     if store is None or spec is None:
         raise CubeError(f"There is no cube at {shown(str(uri))}", "A folder or URL that `think2seg run` wrote.")
     weights = segmenter_weights(segmenter)
-    target = _sibling(store.uri, weights.digest) if into is None else str(local_path(into) or into)
+    target = sibling_uri(store.uri, weights.digest) if into is None else str(local_path(into) or into)
     if target == store.uri:
         raise ConfigError(
             f"--into {shown(target)} is the cube itself.",
@@ -185,11 +185,6 @@ def _line(entry: Entry, acquisition: Acquisition | None, drawn: Entry | None) ->
 def is_lost(entry: Entry, block: Block) -> bool:
     """Whether a block of a step failed."""
     return entry.held.states.get(block) is BlockState.FAILED
-
-
-def _sibling(uri: str, digest: str) -> str:
-    stem, dot, suffix = uri.rstrip("/").rpartition(".zarr")
-    return f"{stem}-{digest[:8]}.zarr" if dot and not suffix else f"{uri.rstrip('/')}-{digest[:8]}"
 
 
 def region_of(entry: Entry, spec: CubeSpec) -> BaseGeometry:

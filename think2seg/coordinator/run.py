@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from itertools import groupby
 from types import TracebackType
 from typing import Self
@@ -65,12 +66,18 @@ class ArchiveRun:
     """
 
     def __init__(
-        self, found: Found, *, allow_changes: bool = False, on_progress: OnProgress = lambda progress: None
+        self,
+        found: Found,
+        *,
+        allow_changes: bool = False,
+        backfill: bool = False,
+        on_progress: OnProgress = lambda progress: None,
     ) -> None:
-        self._found, self._allow_changes, self._on_progress = found, allow_changes, on_progress
+        self._found, self._on_progress = found, on_progress
+        self._planned = partial(plan_run, found, allow_changes=allow_changes, backfill=backfill)
         self._started = time.monotonic()
         self._stack = ExitStack()
-        self._plan = plan_run(found, allow_changes=allow_changes)
+        self._plan = self._planned()
         self._open: dict[int, _OpenCube] = {}
         self._tally = Tally()
         self._cluster: Cluster | None = None
@@ -90,7 +97,7 @@ class ArchiveRun:
             for number, planned in enumerate(self._plan.cubes):
                 if planned.exists or planned.plan.work:
                     self._open[number] = stack.enter_context(_OpenCube(self._found, planned, self._tally))
-            self._plan = plan_run(self._found, allow_changes=self._allow_changes)
+            self._plan = self._planned()
             for number, opened in self._open.items():
                 opened.adopt(self._plan.cubes[number])
             self._stack = stack.pop_all()
@@ -284,9 +291,12 @@ def run_archive(
     since: date | None = None,
     until: date | None = None,
     allow_changes: bool = False,
+    backfill: bool = False,
     on_progress: OnProgress = lambda progress: None,
 ) -> RunSummary:
     """Search, plan, and do everything the plan asks for.
+
+    backfill: also ask again what other weights answered, as new revisions.
 
     Raises
     ------
@@ -294,7 +304,7 @@ def run_archive(
         With what was given, what is allowed and what to do.
     """
     found = find(monitor, since=since, until=until)
-    with ArchiveRun(found, allow_changes=allow_changes, on_progress=on_progress) as run:
+    with ArchiveRun(found, allow_changes=allow_changes, backfill=backfill, on_progress=on_progress) as run:
         for group in run.groups():
             run.execute(group)
         return run.summary()
@@ -357,5 +367,5 @@ def _name_of(lines: Sequence[PlanLine]) -> str:
 
 
 def _skipped(reasons: dict[str, int]) -> int:
-    idle = set(Reason) - {Reason.NEW, Reason.LATE, Reason.CHANGED, Reason.RETRY}
+    idle = set(Reason) - {Reason.NEW, Reason.LATE, Reason.CHANGED, Reason.RETRY, Reason.BACKFILL}
     return sum(reasons.get(reason.value, 0) for reason in idle)

@@ -9,7 +9,7 @@ from think2seg.cube.lease import Holder, Lease, current_holder
 from think2seg.cube.ledger import Entry, Ledger, read_ledger
 from think2seg.cube.reader import open_cube, read_instances, read_traces
 from think2seg.cube.receipts import Failure, Receipt, read_receipts, read_unpublished, reusable
-from think2seg.cube.store import CubeStore
+from think2seg.cube.store import CubeStore, sibling_uri
 from think2seg.cube.writer import BlockWriter
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "read_unpublished",
     "repair_cube",
     "reusable",
+    "sibling_uri",
 ]

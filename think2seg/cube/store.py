@@ -172,6 +172,12 @@ def shown(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
+def sibling_uri(uri: str, digest: str) -> str:
+    """URI beside a cube's own for the answers of other weights, named by the beginning of their digest."""
+    stem, dot, suffix = uri.rstrip("/").rpartition(".zarr")
+    return f"{stem}-{digest[:8]}.zarr" if dot and not suffix else f"{uri.rstrip('/')}-{digest[:8]}"
+
+
 class _AnnouncingStore(ObjectStore[Any]):
     """An obstore-backed zarr store that announces its writes."""
 

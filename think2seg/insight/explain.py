@@ -18,8 +18,7 @@ from think2seg.cube.records import decode, table_key
 from think2seg.errors import ConfigError
 from think2seg.grid import Block, Grid, Tile
 from think2seg.imagery import Quality
-from think2seg.insight.records import Records, read_records
-from think2seg.insight.series import shown_entries
+from think2seg.insight.records import Records, read_records, shown_entries
 
 _MEANINGS = {0: "absent", 1: "present", 255: "not observed"}
 _QUALITY_WORDS = {

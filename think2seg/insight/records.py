@@ -92,6 +92,12 @@ def read_records(uri: str | Path, cube: xr.Dataset) -> Records:
     return Records(store=store, spec=spec, ledger=read_ledger(store))
 
 
+def shown_entries(cube: xr.Dataset, records: Records) -> tuple[Entry, ...]:
+    """Ledger entry of every step that an opened cube shows, in its order."""
+    labels = zip(cube["acquisition"].to_numpy().tolist(), cube["revision"].to_numpy().tolist(), strict=True)
+    return tuple(records.entry(acquisition, revision) for acquisition, revision in labels)
+
+
 def _account(receipts: Iterable[Receipt]) -> Account:
     account = Account(tiles=Counter(), seconds=Counter(), audit=Counter(), failures=())
     failures: list[Failure] = []

@@ -19,11 +19,11 @@ from shapely.geometry.base import BaseGeometry
 
 from think2seg.crs import project
 from think2seg.cube import open_cube
-from think2seg.cube.ledger import Entry
 from think2seg.errors import CubeError
 from think2seg.grid import Grid
 from think2seg.imagery import Quality
-from think2seg.insight.records import Records, read_records
+from think2seg.insight.overlap import Overlap, overlaps
+from think2seg.insight.records import Records, read_records, shown_entries
 
 COLUMNS = (
     "time",
@@ -85,6 +85,8 @@ class Series:
     title: str
     points: tuple[SeriesPoint, ...]
     """In time order, the latest revision of each acquisition."""
+    overlaps: tuple[Overlap, ...] = ()
+    """What versions of the prompter that took over make of acquisitions that those before had answered."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row per acquisition, columns `COLUMNS`; areas in m², times in UTC."""
@@ -98,6 +100,7 @@ class Series:
             "question": self.question,
             "title": self.title,
             "region_m2": self.points[0].region_m2 if self.points else None,
+            "overlaps": [one.to_dict() for one in self.overlaps],
             "series": [row | {"time": row["time"].isoformat()} for row in rows],
         }
 
@@ -128,7 +131,7 @@ class Series:
             f"{point.area_high_m2 / 1e4:>12,.2f} ha{point.tiles:>8}  {point.revision}"
             for point in self.points
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(one.sentence() for one in self.overlaps)])
 
 
 def series(uri: str | Path, region: BaseGeometry | None = None) -> Series:
@@ -168,13 +171,9 @@ def measure(cube: xr.Dataset, records: Records, region: BaseGeometry | None = No
         )
         for entry, areas in zip(shown_entries(cube, records), sums, strict=True)
     ]
-    return Series(question=records.spec.question, title=records.spec.title, points=tuple(points))
-
-
-def shown_entries(cube: xr.Dataset, records: Records) -> tuple[Entry, ...]:
-    """Ledger entry of every step that an opened cube shows, in its order."""
-    labels = zip(cube["acquisition"].to_numpy().tolist(), cube["revision"].to_numpy().tolist(), strict=True)
-    return tuple(records.entry(acquisition, revision) for acquisition, revision in labels)
+    return Series(
+        question=records.spec.question, title=records.spec.title, points=tuple(points), overlaps=overlaps(cube, records)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ import xarray as xr
 
 from think2seg.cube import open_cube
 from think2seg.cube.ledger import Entry
-from think2seg.insight.records import Records, read_records
-from think2seg.insight.series import Series, SeriesPoint, measure, shown_entries
+from think2seg.insight.records import Records, read_records, shown_entries
+from think2seg.insight.series import Series, SeriesPoint, measure
 from think2seg.insight.units import AreaUnit, day, metres, percent
 from think2seg.plan import PlanLine
 from think2seg.publish.cartography import furniture
@@ -107,7 +107,7 @@ def compose(
         bill=bill.title,
         costs=costs(bill),
         stages=stages(bill),
-        notes=honesty(entries, records),
+        notes=(*honesty(entries, records), *(one.sentence() for one in series.overlaps)),
         facts=facts(records, entries, run),
         attribution=records.spec.attribution,
         written=f"on {day(datetime.now(UTC))}",

@@ -113,7 +113,8 @@ def honesty(entries: Sequence[Entry], records: Records) -> tuple[str, ...]:
     if len(prompters) > 1:
         notes.append(
             f"{len(prompters)} versions of the prompter answered. Where one took over from another, marked on the "
-            "curve, a step may be the model and not the world."
+            "curve, a step may be the model and not the world. `think2seg models shadow` measures how large it is; "
+            "`think2seg backfill` answers an old period anew."
         )
     return tuple(notes)
 

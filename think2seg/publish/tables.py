@@ -19,6 +19,7 @@ _TONES = {
     Reason.LATE: "good",
     Reason.CHANGED: "good",
     Reason.RETRY: "good",
+    Reason.BACKFILL: "good",
     Reason.DONE: "",
     Reason.CLOUDY: "warn",
     Reason.OUTSIDE: "warn",
