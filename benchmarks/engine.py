@@ -37,6 +37,7 @@ from rich.table import Table
 from think2seg.config import load_monitor
 from think2seg.coordinator import CubePlan, find, plan_run
 from think2seg.cube.cube import open_or_create
+from think2seg.cube.layout import NOT_OBSERVED
 from think2seg.cube.receipts import Receipt
 from think2seg.cube.writer import BlockWriter
 from think2seg.engine import Models, RunSpec, Target, Timings, execute
@@ -76,6 +77,9 @@ class Keeping:
         for row in content["traces"]:
             if not row["part"]:
                 self.texts[job.acquisition.id, row["tile"]] = row["answer"]
+        for row in content["traces"]:
+            if row["part"]:  # its answer could not be read, so it was asked in parts, which the reference does not do
+                self.masks[job.acquisition.id, row["tile"]][:] = NOT_OBSERVED
         return self.inner.write_block(job, **content)
 
 
@@ -221,7 +225,7 @@ class Bench:
                 said, union = told[key]
                 if text != said:
                     raise SystemExit(f"{key} is answered otherwise:\n{text}\n{said}")
-                observed = masks[key] != 255
+                observed = masks[key] != NOT_OBSERVED
                 pixels += int(observed.sum())
                 differing += int(((masks[key] == 1) != union[core, core])[observed].sum())
         if differing > MOST_DIFFERING * pixels:
