@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("suite", derandomize=True)
 hypothesis.settings.register_profile("search")
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # which the background job of a shell ignores, with its children
 os.environ["THINK2SEG_REGISTRY"] = os.path.join(os.devnull, "registry")  # whatever lies in the working directory
 
 
