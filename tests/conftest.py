@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("suite", derandomize=True)
 hypothesis.settings.register_profile("search")
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # which the background job of a shell ignores, with its children
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job inherits as ignored
 os.environ["THINK2SEG_REGISTRY"] = os.path.join(os.devnull, "registry")  # whatever lies in the working directory
 
 
