@@ -66,5 +66,9 @@ class ModelError(Think2SegError, ValueError):
     exit_code = 2
 
 
+class TrainingError(Think2SegError, RuntimeError):
+    """A training that cannot go on, or would only make the model worse."""
+
+
 class ClusterError(Think2SegError, RuntimeError):
     """Workers that are missing, too small or lost."""

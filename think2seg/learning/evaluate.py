@@ -215,7 +215,7 @@ def ask_with(
             padding=True,
             padding_side="left",
             return_tensors="pt",
-        )
+        ).to(model.device)
         with torch.inference_mode():
             tokens = model.generate(**inputs, **how, max_new_tokens=max_new_tokens)
         answers = tokens[:, inputs["input_ids"].shape[1] :]

@@ -106,7 +106,7 @@ class Scorer:
 
         Raises ModelError, with the item and the answers, when drawing fails.
         """
-        answers = [[self._parse(text) for text in group] for group in texts]
+        answers = [[self.parse(text) for text in group] for group in texts]
         prompts = [
             [self._placed(prompt, target) for answer in group for prompt in answer.instances]
             for target, group in zip(targets, answers, strict=True)
@@ -117,7 +117,8 @@ class Scorer:
             for target, group, said, masks in zip(targets, texts, answers, drawn, strict=True)
         ]
 
-    def _parse(self, text: str) -> Answer:
+    def parse(self, text: str) -> Answer:
+        """The answer that a text gives, as it is scored."""
         return parse_answer(text, frame_px=self._frame_px, finish="stop", unknown_reasoning=self._unknown_reasoning)
 
     def _placed(self, prompt: Prompt, target: Target) -> Prompt:

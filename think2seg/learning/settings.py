@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from think2seg.errors import ConfigError
 
@@ -111,13 +111,139 @@ class PrompterSettings(TrainingSettings):
     answers: AnswerSettings
 
 
-type Settings = SegmenterSettings | PrompterSettings
-_ADAPTER: TypeAdapter[SegmenterSettings | PrompterSettings] = TypeAdapter(
-    Annotated[SegmenterSettings | PrompterSettings, Field(discriminator="kind")]
+class ReinforcementData(DataSettings):
+    """What the questions of a reinforcement are asked about."""
+
+    absent: float = Field(0.25, ge=0, le=1)
+    """Share of questions for something that is not there."""
+    earthreason: Path | None = None
+    """Folder of a dataset in EarthReason's layout, in the place of scenes and tiles: split train is learnt from, split
+    val is looked at on the way and at the end."""
+
+
+class RolloutSettings(Strict):
+    """How answers are sampled."""
+
+    per_question: int = Field(8, ge=2)
+    """Answers to each question; their rewards are compared with each other."""
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int | None = Field(None, ge=1)
+    """None for what the prompter's own description says."""
+    engine: Literal["transformers", "vllm", "vllm-server"] = "transformers"
+    """Who generates: the training processes, vLLM within them, or a vLLM server."""
+    vllm_memory_share: float = Field(0.3, gt=0, lt=1)
+    """Share of each GPU that vLLM within the training processes may take."""
+    vllm_server: str = "http://localhost:8000"
+
+
+class UpdateSettings(Strict):
+    """How the weights are moved."""
+
+    rate: float = Field(gt=0)
+    """Learning rate of AdamW after the rise."""
+    floor: float = Field(0.1, ge=0, le=1)
+    """Share of the rate that is left at the last step, by a cosine."""
+    rise: int = Field(5, ge=0)
+    """Steps of the linear rise."""
+    kl: float = Field(0.001, gt=0)
+    """Weight of the divergence from the weights that training started from."""
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    answers: int = Field(16, ge=2)
+    """Answers of one backward pass on one device."""
+    passes: int = Field(1, ge=1)
+    """Backward passes of one step."""
+
+
+class LoraSettings(Strict):
+    """Low-rank adapters instead of all weights; they are merged into the weights that are exported."""
+
+    rank: int = Field(64, ge=1)
+    alpha: int = Field(128, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    modules: str | tuple[str, ...] = "all-linear"
+
+
+class StopSettings(Strict):
+    """When a reinforcement ends with an error; figures are means over the last `patience` steps."""
+
+    patience: int = Field(20, ge=1)
+    spread: float = Field(1e-3, ge=0)
+    """Smallest standard deviation of the rewards of one question's answers."""
+    kl: float = Field(1.0, gt=0)
+    """Largest divergence per token, nats."""
+    parse_rate: float = Field(0.5, ge=0, le=1)
+    """Smallest share of answers that can be read."""
+    empty: float = Field(0.98, ge=0, le=1)
+    """Largest share of answers that say *nothing here*."""
+
+
+class GrpoSettings(Strict):
+    """Reinforcement of a prompter by the masks that a frozen segmenter draws of its answers."""
+
+    kind: Literal["grpo"]
+    name: str
+    seed: int = 0
+    threads: int = Field(2, ge=1)
+    bfloat16: bool = True
+    gradient_checkpointing: bool = False
+    runs: Path = Path("runs")
+    export: Path
+    """Weights folder written at the end."""
+    prompter: str = "bundled"
+    """Weights to start from, as `models.prompter.path` of a monitor."""
+    licence: str = "apache-2.0"
+    """Theirs, as the hub names it; the card says it of what is exported. That of Qwen2.5-VL-3B is for research only."""
+    segmenter: str = "bundled"
+    """Weights that draw, as the option --segmenter takes them."""
+    template: str | None = None
+    """A name in conf/prompts or a file; None for the prompter's own."""
+    data: ReinforcementData = ReinforcementData()
+    steps: int | None = Field(None, ge=1)
+    """Steps over scenes and tiles, which are made as they are asked about."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over a dataset."""
+    rollouts: RolloutSettings = RolloutSettings()
+    update: UpdateSettings
+    lora: LoraSettings | None = None
+    stop: StopSettings = StopSettings()
+    shuffle_rewards: bool = False
+    """Deal the rewards of a question out at random among its answers: the control, from which nothing can be learnt."""
+    checkpoint_steps: int = Field(25, ge=1)
+    evaluate_steps: int = Field(50, ge=1)
+    evaluate_questions: int = Field(100, ge=1)
+    """Questions of each source that are asked, greedily, on the way."""
+    compare_questions: int = Field(400, ge=2)
+    """Questions of each source that old and new weights are compared on at the end."""
+    track: bool = True
+    """Log to the MLflow that THINK2SEG_REGISTRY names."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.runs / self.name
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        wanted, other = ("steps", "epochs") if self.data.earthreason is None else ("epochs", "steps")
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            raise ValueError(f"with this data a reinforcement is measured in {wanted}: give {wanted}, not {other}")
+        if self.update.answers * self.update.passes % self.rollouts.per_question:
+            raise ValueError(
+                f"update.answers × update.passes = {self.update.answers * self.update.passes} is no multiple of "
+                f"rollouts.per_question = {self.rollouts.per_question}: all answers to a question belong to one step"
+            )
+        return self
+
+
+type ModelSettings = SegmenterSettings | PrompterSettings
+type Settings = ModelSettings | GrpoSettings
+_ADAPTER: TypeAdapter[SegmenterSettings | PrompterSettings | GrpoSettings] = TypeAdapter(
+    Annotated[SegmenterSettings | PrompterSettings | GrpoSettings, Field(discriminator="kind")]
 )
 
 
-def load_settings(path: Path, overrides: Iterable[str] = ()) -> SegmenterSettings | PrompterSettings:
+def load_settings(path: Path, overrides: Iterable[str] = ()) -> SegmenterSettings | PrompterSettings | GrpoSettings:
     """Read a training file; `overrides` are `key.path=value` with values in YAML.
 
     Raises ConfigError for a file that is missing, no YAML, or says something that is not allowed.

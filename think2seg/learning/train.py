@@ -1,4 +1,4 @@
-"""`think2seg train CONF`: train a small model as a training file says, resume it, export it."""
+"""`think2seg train CONF`: train or reinforce a model as a training file says, resume it, export it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from think2seg.errors import ModelError
+from think2seg.errors import ConfigError, ModelError
 from think2seg.learning.curve import draw_curve
 from think2seg.learning.memory import keep_freed_memory
 from think2seg.learning.run import RunFolder, Stage, Trainer
-from think2seg.learning.settings import PrompterSettings, SegmenterSettings, load_settings
+from think2seg.learning.settings import GrpoSettings, PrompterSettings, SegmenterSettings, load_settings
 from think2seg.learning.tiny.source import HELD_OUT_SEED, MixedSource
 from think2seg.samples.labelled import LabelledImage
 from think2seg.samples.simulate import simulate
@@ -45,7 +45,7 @@ class TrainingResult:
     run: Path
     export: Path
     digest: str
-    """SHA-256 of the exported weights file."""
+    """SHA-256 of the exported weights file; of a reinforcement, the digest that the registry knows the folder by."""
     seconds: float
 
 
@@ -54,7 +54,8 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
 
     resume: go on from the last checkpoint of a run of the same name; otherwise forget it.
     overrides: `key.path=value`, e.g. `stage.steps=100` to shorten a schedule.
-    Raises ConfigError for a bad file, ModelError for a checkpoint that does not fit.
+    Raises ConfigError for a bad file, ModelError for a checkpoint that does not fit, TrainingError where going on would
+    teach nothing or do harm.
     """
     settings = load_settings(conf, overrides)
     torch.set_num_threads(settings.threads)
@@ -62,6 +63,11 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
     run = RunFolder(path=settings.folder)
     if not resume:
         run.clear()
+    if isinstance(settings, GrpoSettings):
+        from think2seg.learning.grpo import reinforce
+
+        made = reinforce(settings, run, resume=resume, command=_command(conf, overrides))
+        return TrainingResult(run=run.path, export=settings.export, digest=made.digest, seconds=made.seconds)
     source = training_source(settings)
     recipe = build_recipe(settings, source)
     trainer = Trainer(run, recipe.modules, checkpoint_s=settings.checkpoint_s, evaluate_s=settings.evaluate_s)
@@ -75,6 +81,12 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
 def export(conf: Path, *, overrides: Sequence[str] = ()) -> str:
     """Export the weights of the last checkpoint, whether or not the run has ended; returns their SHA-256."""
     settings = load_settings(conf, overrides)
+    if isinstance(settings, GrpoSettings):
+        raise ConfigError(
+            f"{conf.as_posix()} is a reinforcement.",
+            "A reinforcement exports its weights when it ends, never from the middle.",
+            f"Go on with it: think2seg train {conf.as_posix()}.",
+        )
     run = RunFolder(path=settings.folder)
     state = run.load()
     if state is None:

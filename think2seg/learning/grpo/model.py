@@ -1,0 +1,167 @@
+"""The prompter in training: loaded from a weights folder, configured for TRL, and written as such a folder again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import peft
+import torch
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from think2seg.config import LocalPrompter
+from think2seg.errors import ModelError
+from think2seg.learning.settings import GrpoSettings, LoraSettings
+from think2seg.prompting import Template, template_for
+from think2seg.prompting.folder import DESCRIPTION, PrompterDescription, read_description
+from think2seg.registry import prompter_weights
+from think2seg.segmentation.devices import load_whole
+
+_WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "README.md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The weights that a reinforcement starts from."""
+
+    folder: Path
+    digest: str
+    description: PrompterDescription
+    template: Template
+
+    @classmethod
+    def of(cls, settings: GrpoSettings) -> Self:
+        """Find them; raises ModelError when there are none."""
+        wanted = LocalPrompter(path=settings.prompter, template=settings.template)
+        weights = prompter_weights(wanted)
+        assert weights.path is not None
+        return cls(
+            folder=weights.path,
+            digest=weights.digest,
+            description=read_description(weights.path),
+            template=template_for(wanted, weights.path),
+        )
+
+    def load(self, settings: GrpoSettings) -> tuple[Any, Any]:
+        """Model and processor, on the CPU.
+
+        All weights train in float32, under autocast where bfloat16 is asked for; behind adapters they are kept in
+        bfloat16. Raises ModelError when the folder holds no prompter.
+        """
+        dtype = torch.bfloat16 if settings.lora and settings.bfloat16 else torch.float32
+        try:
+            processor = AutoProcessor.from_pretrained(self.folder, local_files_only=True, padding_side="left")
+            model = load_whole(Qwen2_5_VLForConditionalGeneration, self.folder, dtype=dtype, attn_implementation="sdpa")
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(
+                f"{self.folder} cannot be loaded as a prompter: {error}",
+                "Allowed is a transformers folder of a Qwen2.5-VL model with its processor.",
+                "Correct the key prompter of the training file.",
+            ) from error
+        return model, processor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights lie on disk as."""
+        told = json.loads((self.folder / "config.json").read_bytes())
+        return getattr(torch, told.get("dtype") or told.get("torch_dtype") or "float32")  # type: ignore[no-any-return]
+
+
+class MaskTrainer(GRPOTrainer):
+    """TRL's trainer, which resumes with the weights of the checkpoint.
+
+    Qwen2.5-VL is saved under the key names of its first release. transformers translates them back in
+    `from_pretrained` but not where its Trainer resumes: there nearly every weight is *missing*, which is a warning, and
+    training would go on from the first weights with the optimiser of later ones.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if isinstance(self.model, peft.PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = load_whole(Qwen2_5_VLForConditionalGeneration, Path(resume_from_checkpoint), dtype=torch.float32)
+        (model or self.model).load_state_dict(saved.state_dict())
+
+
+def lora_config(settings: LoraSettings) -> peft.LoraConfig:
+    """Adapters as TRL takes them."""
+    modules = settings.modules if isinstance(settings.modules, str) else list(settings.modules)
+    return peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def grpo_config(settings: GrpoSettings, folder: Path, *, max_new_tokens: int) -> GRPOConfig:
+    """TRL's view of a training file; joins the processes of a training.
+
+    folder: where checkpoints go. max_new_tokens: where the file does not say.
+    """
+    update, rollouts = settings.update, settings.rollouts
+    return GRPOConfig(
+        output_dir=str(folder),
+        seed=settings.seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=settings.bfloat16,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        num_train_epochs=settings.epochs or 1,
+        per_device_train_batch_size=update.answers,
+        gradient_accumulation_steps=update.passes,
+        learning_rate=update.rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": update.floor},
+        warmup_steps=update.rise,
+        weight_decay=update.weight_decay,
+        max_grad_norm=update.clip,
+        beta=update.kl,
+        num_generations=rollouts.per_question,
+        temperature=rollouts.temperature,
+        max_completion_length=rollouts.max_new_tokens or max_new_tokens,
+        use_vllm=rollouts.engine != "transformers",
+        vllm_mode="server" if rollouts.engine == "vllm-server" else "colocate",
+        vllm_gpu_memory_utilization=rollouts.vllm_memory_share,
+        vllm_server_base_url=rollouts.vllm_server if rollouts.engine == "vllm-server" else None,
+        shuffle_dataset=settings.data.earthreason is not None,
+        dataloader_num_workers=0,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def export_prompter(model: Any, start: Start, target: Path, *, card: str) -> None:
+    """Write a weights folder that the production classes load, in the precision that training started from.
+
+    Adapters are merged; everything but the weights is that of the folder training started from, except its presence
+    calibration, which was fitted to other weights. The folder appears whole or not at all.
+    """
+    if isinstance(model, peft.PeftModel):
+        model = model.merge_and_unload()
+    draft = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(start.folder, draft, ignore=shutil.ignore_patterns(*_WEIGHT_FILES))
+    kept = {path.name: path.read_bytes() for path in draft.iterdir() if path.name == "generation_config.json"}
+    model.to(start.dtype).save_pretrained(draft)
+    for name, content in kept.items():
+        (draft / name).write_bytes(content)
+    _forget_calibration(draft / DESCRIPTION)
+    (draft / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+
+
+def _forget_calibration(path: Path) -> None:
+    if path.is_file():
+        told = {key: value for key, value in json.loads(path.read_bytes()).items() if key != "presence"}
+        path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
