@@ -70,5 +70,11 @@ class TrainingError(Think2SegError, RuntimeError):
     """A training that cannot go on, or would only make the model worse."""
 
 
+class SampleError(Think2SegError, ValueError):
+    """Reviewed masks, or a store of samples, that cannot be used."""
+
+    exit_code = 2
+
+
 class ClusterError(Think2SegError, RuntimeError):
     """Workers that are missing, too small or lost."""

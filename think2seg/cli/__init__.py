@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from think2seg.cli import archive, learning, models, samples  # noqa: F401  # each registers its verbs
+from think2seg.cli import archive, learning, models, review, samples  # noqa: F401  # each registers its verbs
 from think2seg.cli.app import app, print_json, stderr
 from think2seg.errors import StoreError, Think2SegError
 

@@ -124,7 +124,7 @@ def plan_redraw(
         )
     ledger = read_ledger(store)
     ledger = replace(ledger, entries=ledger.entries[: published_extent(store, spec)])
-    archive, found = _catalog(spec, ledger, monitor)
+    archive, found = imagery_of(spec, ledger, monitor)
     plan = RedrawPlan(
         cube=store.uri, into=target, segmenter=segmenter, weights=weights, store=store, spec=spec, ledger=ledger,
         archive=archive, acquisitions=found, lines=(), instances={},
@@ -193,7 +193,7 @@ def region_of(entry: Entry, spec: CubeSpec) -> BaseGeometry:
     return region
 
 
-def _catalog(spec: CubeSpec, ledger: Ledger, monitor: Monitor | None) -> tuple[Archive, Mapping[str, Acquisition]]:
+def imagery_of(spec: CubeSpec, ledger: Ledger, monitor: Monitor | None) -> tuple[Archive, Mapping[str, Acquisition]]:
     """The archive behind a cube, and what its catalog has of the cube's acquisitions."""
     name = monitor.source.archive if monitor else str(spec.source["archive"])
     archive = load_archive(name)

@@ -17,6 +17,8 @@ from think2seg.errors import ConfigError
 from think2seg.samples.labelled import Image, Mask
 
 _CATEGORY_KEYS = ("category", "class", "label")
+_MIN_OBSERVED = 0.9
+"""A reviewed tile that was seen less than this is left out: what clouds hide would count as absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,34 @@ def read_earthreason(folder: Path, split: str) -> Dataset:
     return Dataset(name="earthreason", split=split, items=tuple(items), odd=tuple(odd))
 
 
-READERS: Mapping[str, Callable[[Path, str], Dataset]] = {"earthreason": read_earthreason}
+def read_reviewed(folder: Path, split: str) -> Dataset:
+    """A store of reviewed samples (`think2seg.learning.review`): split ``train`` or ``held_out``.
+
+    Raises ConfigError when there is no such split, SampleError when the store is damaged.
+    """
+    from think2seg.learning.review.store import IMAGES, MASKS, read_index
+
+    index = read_index(folder)
+    there = sorted(set(index["split"]))
+    if split not in there:
+        raise ConfigError(
+            f"{folder} has no samples of the split {split}.",
+            f"Splits here: {', '.join(there) or 'none'}.",
+            "Correct the folder or --split.",
+        )
+    items: list[Item] = []
+    odd: list[Odd] = []
+    for row in index[index["split"] == split].to_dict("records"):
+        name = str(row["sample"])
+        if row["observed"] < _MIN_OBSERVED:
+            odd.append(Odd(item=name, reason=f"only {row['observed']:.0%} of it was observed"))
+            continue
+        image, mask = folder / IMAGES / f"{name}.tif", folder / MASKS / f"{name}.tif"
+        items.append(Item(id=name, image=image, mask=mask, questions=(str(row["question"]),), category=""))
+    return Dataset(name="reviewed", split=split, items=tuple(sorted(items, key=lambda item: item.id)), odd=tuple(odd))
+
+
+READERS: Mapping[str, Callable[[Path, str], Dataset]] = {"earthreason": read_earthreason, "reviewed": read_reviewed}
 """Name of a dataset → its reader."""
 
 

@@ -1,0 +1,220 @@
+"""Reviewed samples on disk: append-only, open formats, never half-written.
+
+::
+
+    STORE/images/<sample>.tif    RGB, georeferenced
+    STORE/masks/<sample>.tif     0 absent, 255 present
+    STORE/index/*.parquet        GeoParquet, one row per sample; a later row of the same unit replaces an earlier one
+    STORE/splits/*.json          what ground is held out, per cube
+
+A sample's name is the digest of its contents, so that writing one again changes nothing. The index is written last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from think2seg.errors import SampleError
+from think2seg.learning.review.manifest import write_raster
+from think2seg.learning.review.splits import Footprint, too_close
+from think2seg.samples.labelled import Image, Mask, Split
+
+IMAGES, MASKS, INDEX = "images", "masks", "index"
+COLUMNS = (
+    "sample",
+    "cube",
+    "unit",
+    "question",
+    "present",
+    "observed",
+    "split",
+    "source",
+    "licence",
+    "crs",
+    "gsd_m",
+    "footprint",
+    "redrawn",
+    "geometry",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """A question about a tile, with the mask that a reviewer stands for."""
+
+    image: Image
+    """(y, x, 3) uint8 sRGB."""
+    mask: Mask
+    """(y, x) bool."""
+    observed: float
+    """Share of the tile that was observed; elsewhere `mask` is False."""
+    question: str
+    footprint: tuple[float, float, float, float]
+    """(min_x, min_y, max_x, max_y) in `crs`."""
+    crs: str
+    gsd_m: float
+    cube: str
+    """Digest of the cube's identity."""
+    unit: str
+    split: Split
+    redrawn: bool
+    source: str
+    licence: str
+
+    @property
+    def ground(self) -> Footprint:
+        """Where it lies."""
+        return Footprint(box=shapely.box(*self.footprint), crs=self.crs)
+
+    @property
+    def id(self) -> str:
+        """Digest of its contents."""
+        told = f"{self.question}\0{self.crs}\0{self.footprint}\0{self.split}\0{self.image.shape}".encode()
+        return sha256(told + self.image.tobytes() + np.packbits(self.mask).tobytes()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """What became of samples."""
+
+    added: int
+    known: int
+    """Were there already."""
+    digest: str
+    """Of all that the store holds now."""
+
+
+def problems(samples: Sequence[Sample], held: gpd.GeoDataFrame) -> list[str]:
+    """What is wrong with samples, each with its row; `held` is the store's index."""
+    found: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    for row, one in enumerate(samples):
+        found += [f"sample {row} (unit {one.unit}): {reason}" for reason in _faults(one)]
+        if (one.cube, one.unit) in seen:
+            found.append(f"sample {row} (unit {one.unit}): the unit is there twice")
+        seen.add((one.cube, one.unit))
+    return found or _split_problems(samples, held)
+
+
+def _faults(one: Sample) -> Iterator[str]:
+    if one.mask.shape != one.image.shape[:2]:
+        sizes = (" × ".join(map(str, shape)) for shape in (one.mask.shape, one.image.shape[:2]))
+        yield "a mask of {} pixels on an image of {}".format(*sizes)
+    if not one.crs:
+        yield "no coordinate reference system"
+
+
+def _split_problems(samples: Sequence[Sample], held: gpd.GeoDataFrame) -> list[str]:
+    fresh = {(one.cube, one.unit) for one in samples}
+    kept = held[[key not in fresh for key in zip(held["cube"], held["unit"], strict=True)]] if len(held) else held
+    sides: dict[str, list[tuple[str, Footprint]]] = {"train": [], "held_out": []}
+    for row, one in enumerate(samples):
+        sides[one.split].append((f"sample {row} (unit {one.unit})", one.ground))
+    for name in sides:
+        for one in kept[kept["split"] == name].itertuples():
+            there = Footprint(box=shapely.box(*one.footprint), crs=str(one.crs))
+            sides[name].append((f"unit {one.unit} in the store", there))
+    train, test = sides["train"], sides["held_out"]
+    return [
+        f"{train[i][0]} for training is less than one tile away from {test[j][0]}, which is held out"
+        for i, j in too_close([ground for _, ground in train], [ground for _, ground in test])
+    ]
+
+
+def add(store: Path, samples: Sequence[Sample]) -> Added:
+    """Add samples to a store, all or none; those it holds already are left alone.
+
+    Raises
+    ------
+    SampleError
+        A mask of another size, no CRS, a unit twice, or a training sample less than one tile away from a held-out one.
+    """
+    held = read_index(store)
+    refuse(problems(samples, held), "")
+    latest = dict(zip(zip(held["cube"], held["unit"], strict=True), held["sample"], strict=True))
+    new = [one for one in samples if latest.get((one.cube, one.unit)) != one.id]
+    for name in (IMAGES, MASKS, INDEX):
+        (store / name).mkdir(parents=True, exist_ok=True)
+    for one in new:
+        height, width = one.mask.shape
+        left, bottom, right, top = one.footprint
+        transform = Affine((right - left) / width, 0, left, 0, (bottom - top) / height, top)
+        geobox = GeoBox((height, width), transform, one.crs)
+        mask = one.mask.astype(np.uint8) * np.uint8(255)
+        for name, values in ((IMAGES, one.image), (MASKS, mask)):
+            work = store / name / f".{one.id}.{os.getpid()}.partial.tif"
+            write_raster(work, values, geobox)
+            os.replace(work, store / name / f"{one.id}.tif")
+    if new:
+        _append(store, new)
+    return Added(added=len(new), known=len(samples) - len(new), digest=digest_of(store))
+
+
+def refuse(found: Sequence[str], folder: str) -> None:
+    """Raise SampleError when anything is wrong, with every row and reason."""
+    if not found:
+        return
+    shown = [*found[:20], *([f"and {len(found) - 20} more"] if len(found) > 20 else [])]
+    raise SampleError(
+        "\n".join([f"{len(found)} rows cannot be used{f' ({folder})' if folder else ''}; nothing was added:", *shown]),
+        "",
+        "Correct them and import again.",
+    )
+
+
+def read_index(store: Path) -> gpd.GeoDataFrame:
+    """The latest row of every unit, in order of units; columns `COLUMNS`, geometry in WGS 84.
+
+    Raises
+    ------
+    SampleError
+        When a file of the index cannot be read.
+    """
+    parts = []
+    for path in sorted((store / INDEX).glob("*.parquet")):
+        try:
+            parts.append(gpd.read_parquet(path))
+        except (OSError, ValueError) as error:
+            raise SampleError(f"{path} cannot be read: {error}", "A GeoParquet file.", "Restore it.") from error
+    if not parts:
+        return gpd.GeoDataFrame({name: [] for name in COLUMNS}, geometry="geometry", crs="EPSG:4326")
+    rows = pd.concat(parts, ignore_index=True).drop_duplicates(["cube", "unit"], keep="last")
+    return rows.sort_values(["cube", "unit"], ignore_index=True)
+
+
+def digest_of(store: Path) -> str:
+    """Digest of the samples that a store shows and of their splits."""
+    index = read_index(store)
+    rows = [f"{one.cube} {one.unit} {one.sample} {one.split}" for one in index.itertuples()]
+    return sha256("\n".join(rows).encode()).hexdigest()
+
+
+def _append(store: Path, samples: Sequence[Sample]) -> None:
+    rows = [_row(one) for one in samples]
+    frame = gpd.GeoDataFrame(rows, columns=list(COLUMNS), geometry="geometry", crs="EPSG:4326")
+    folder = store / INDEX
+    number = 1 + max((int(path.name[:8]) for path in folder.glob("*.parquet")), default=0)
+    digest = sha256("\n".join(one.id for one in samples).encode()).hexdigest()[:12]
+    work = folder / f".{os.getpid()}.partial"
+    frame.to_parquet(work, compression="zstd")
+    os.replace(work, folder / f"{number:08d}-{digest}.parquet")
+
+
+def _row(one: Sample) -> dict[str, object]:
+    return {
+        "sample": one.id, "cube": one.cube, "unit": one.unit, "question": one.question,
+        "present": bool(one.mask.any()), "observed": one.observed, "split": one.split, "source": one.source,
+        "licence": one.licence, "crs": one.crs, "gsd_m": one.gsd_m, "footprint": one.footprint,
+        "redrawn": one.redrawn, "geometry": one.ground.wgs84,
+    }  # fmt: skip
