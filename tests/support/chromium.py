@@ -38,9 +38,14 @@ KEY_CODES = {
     "ArrowDown": 40,
     "Home": 36,
     "End": 35,
+    "Enter": 13,
     " ": 32,
     "Tab": 9,
 }
+
+
+def _key_code(key: str) -> int:
+    return KEY_CODES.get(key) or ord(key.upper())
 
 
 class Tab:
@@ -75,8 +80,8 @@ class Tab:
 
     def press(self, *keys: str) -> Self:
         for key in keys:
-            text = {"text": " "} if key == " " else {}
-            code = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEY_CODES[key]}
+            text = {"text": key} if len(key) == 1 else {}
+            code = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": _key_code(key)}
             self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **code, **text)
             self.send("Input.dispatchKeyEvent", type="keyUp", **code)
         return self
