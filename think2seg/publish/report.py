@@ -23,7 +23,7 @@ from think2seg.publish.maps import View, step_map, view_of
 from think2seg.publish.outline import UNITS_PER_PIXEL, outline
 from think2seg.publish.page import Frame, MapView, Page
 from think2seg.publish.pictures import LONGEST_PX, Quicklook, encode_all
-from think2seg.publish.sentences import facts, failures, honesty, redo_command, stats, summary
+from think2seg.publish.sentences import facts, failures, honesty, redo_command, reviewed, stats, summary
 from think2seg.publish.tables import Bill, costs, rows, stages
 
 _BUDGET_BYTES = 6_000_000
@@ -107,7 +107,7 @@ def compose(
         bill=bill.title,
         costs=costs(bill),
         stages=stages(bill),
-        notes=(*honesty(entries, records), *(one.sentence() for one in series.overlaps)),
+        notes=(*honesty(entries, records), *(one.sentence() for one in series.overlaps), *reviewed(records)),
         facts=facts(records, entries, run),
         attribution=records.spec.attribution,
         written=f"on {day(datetime.now(UTC))}",

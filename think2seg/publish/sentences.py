@@ -16,6 +16,7 @@ from think2seg.insight.audit import audits
 from think2seg.insight.records import Records
 from think2seg.insight.series import Series, SeriesPoint
 from think2seg.insight.units import TRUSTED_SHARE, AreaUnit, day, metres
+from think2seg.learning.review.figures import read_figures
 from think2seg.plan import BlockState
 from think2seg.publish.page import Fact, FailureRow, Stat
 from think2seg.registry import Kind, resolve, weights_digest
@@ -117,6 +118,12 @@ def honesty(entries: Sequence[Entry], records: Records) -> tuple[str, ...]:
             "`think2seg backfill` answers an old period anew."
         )
     return tuple(notes)
+
+
+def reviewed(records: Records) -> tuple[str, ...]:
+    """What people said of a random sample of the masks, the last time that they did; nothing where they never did."""
+    latest = read_figures(records.store)[-1:]
+    return tuple(f"Reviewed on {day(one.imported)}. {' '.join(one.sentences())}" for one in latest)
 
 
 def facts(records: Records, entries: Sequence[Entry], run: Mapping[str, Any] | None) -> tuple[Fact, ...]:
