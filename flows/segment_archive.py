@@ -26,6 +26,9 @@ from think2seg.stac.transport import HttpError
 _RETRIES = 2
 _RETRY_DELAY_S = 30
 _MAX_FAILURES_IN_EVENT = 20
+_ENOUGH_TILES = 20
+_UNREADABLE_SHARE = 0.05
+"""Share of unreadable answers, out of enough of them, that calls for a retraining."""
 
 
 def _is_io(_task: object, _run: object, state: State[Any]) -> bool:
@@ -124,14 +127,20 @@ def segment_archive(
     return state(message=summary.sentence())
 
 
+def is_degraded(summary: RunSummary) -> bool:
+    """Whether so many answers could not be read that the prompter should be looked after."""
+    asked = summary.tiles["done"]
+    return asked >= _ENOUGH_TILES and summary.unparsable_tiles > _UNREADABLE_SHARE * asked
+
+
 def _announce(summary: RunSummary) -> None:
     payload = summary.to_dict()
     payload["failures"] = payload["failures"][:_MAX_FAILURES_IN_EVENT]
-    emit_event(
-        "think2seg.cube.updated" if summary.acquisitions["done"] else "think2seg.cube.unchanged",
-        resource={
-            "prefect.resource.id": f"think2seg.monitor.{summary.monitor}",
-            "prefect.resource.name": summary.monitor,
-        },
-        payload=payload,
-    )
+    resource = {
+        "prefect.resource.id": f"think2seg.monitor.{summary.monitor}",
+        "prefect.resource.name": summary.monitor,
+    }
+    grew = "updated" if summary.acquisitions["done"] else "unchanged"
+    emit_event(f"think2seg.cube.{grew}", resource=resource, payload=payload)
+    if is_degraded(summary):
+        emit_event("think2seg.quality.degraded", resource=resource, payload=payload)

@@ -9,14 +9,18 @@ import pytest
 import yaml
 from prefect.client.schemas.schedules import CronSchedule
 
+from flows.import_review import import_review
+from flows.retrain_prompter import retrain_prompter
 from flows.segment_archive import segment_archive
 from think2seg.config import load_monitor
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORS = sorted((ROOT / "conf/monitors").glob("*.yaml"))
-DEPLOYMENTS: dict[str, Any] = {
+ALL: dict[str, Any] = {
     one["name"]: one for one in yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())["deployments"]
 }
+RETRAININGS = {name: one for name, one in ALL.items() if "retrain" in one["entrypoint"]}
+DEPLOYMENTS = {name: one for name, one in ALL.items() if "segment_archive" in one["entrypoint"]}
 
 
 def test_every_monitor_is_deployed_and_nothing_else() -> None:
@@ -35,9 +39,30 @@ def test_deployment_of_a_monitor(path: Path) -> None:
     assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
 
 
-def test_form_of_parameters_explains_itself() -> None:
-    schema = segment_archive.parameters.model_dump()
-    assert schema["required"] == ["monitor"]
+def test_a_review_is_taken_in_by_a_deployment_of_its_own() -> None:
+    assert ALL["import"]["entrypoint"] == f"flows/import_review.py:{import_review.fn.__name__}"
+    assert set(ALL) == {*DEPLOYMENTS, *RETRAININGS, "import"}
+
+
+def test_retraining_runs_weekly_on_demand_and_when_something_happened() -> None:
+    assert set(RETRAININGS) == {"weekly", "on-demand"}
+    for deployment in RETRAININGS.values():
+        assert deployment["entrypoint"] == f"flows/retrain_prompter.py:{retrain_prompter.fn.__name__}"
+        parameters = retrain_prompter.validate_parameters(deployment["parameters"])
+        assert all((ROOT / path).is_file() for path in (parameters["config"], *parameters["monitors"]))
+        assert deployment["work_pool"]["work_queue_name"] == "retraining"
+    (schedule,) = RETRAININGS["weekly"]["schedules"]
+    assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+    (trigger,) = RETRAININGS["on-demand"]["triggers"]
+    assert trigger["expect"] == ["think2seg.labels.reviewed", "think2seg.quality.degraded"]
+
+
+@pytest.mark.parametrize(
+    ("flow", "required"), [(segment_archive, ["monitor"]), (retrain_prompter, []), (import_review, ["folder"])]
+)
+def test_form_of_parameters_explains_itself(flow: Any, required: list[str]) -> None:
+    schema = flow.parameters.model_dump()
+    assert schema.get("required", []) == required
     assert all(field["description"] for field in schema["properties"].values())
 
 

@@ -23,9 +23,7 @@ from think2seg.cli.app import (
 from think2seg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from think2seg.learning.datasets import Dataset
     from think2seg.learning.registry import Move
-    from think2seg.learning.verdict import Verdict
     from think2seg.registry import Registry, Version
 
 models_app = typer.Typer(help="Versions of the prompter: what is champion, and what may become it.",
@@ -112,8 +110,9 @@ def models_compare(
     as_json: Json = False,
 ) -> None:
     """Judge A against B on a frozen set; a verdict that is already known is shown again."""
-    from think2seg.learning.comparison import simulated_set
+    from think2seg.learning.comparison import compare_versions, simulated_set
     from think2seg.learning.datasets import read_dataset
+    from think2seg.learning.footprints import read_footprints
     from think2seg.learning.verdict import verdict_markdown
 
     if dataset is not None and folder is None:
@@ -121,7 +120,11 @@ def models_compare(
     frozen = simulated_set(out, scenes) if dataset is None or folder is None else read_dataset(dataset, folder, split)
     registry = _registry()
     ours, theirs = registry.named(candidate), registry.named(champion)
-    verdict = _judged(registry, ours, theirs, frozen, segmenter, footprints, out)
+    seen = read_footprints(footprints) if footprints else {}
+    with counting_bar() as show:
+        verdict = compare_versions(
+            registry, ours, theirs, frozen, out, segmenter=segmenter, footprints=seen, on_progress=show
+        )
     if as_json:
         print_json(verdict.to_dict())
     else:
@@ -174,33 +177,6 @@ def models_rollback(
     from think2seg.learning.registry import roll_back
 
     _tell(roll_back(_registry(), because=because), as_json)
-
-
-def _judged(
-    registry: Registry, ours: Version, theirs: Version, frozen: Dataset, segmenter: str, footprints: Path | None,
-    out: Path,
-) -> Verdict:  # fmt: skip
-    """The verdict that the registry keeps on this pair and set, else a new one, which it keeps from then on."""
-    from think2seg.learning.benchmark import load_pair
-    from think2seg.learning.comparison import compare, dataset_digest, memory_of
-    from think2seg.learning.footprints import read_footprints
-    from think2seg.learning.gate import require_apart
-    from think2seg.learning.registry import known_verdict, note_verdict, training_footprints
-    from think2seg.learning.verdict import Limits
-    from think2seg.registry import segmenter_named, segmenter_weights
-
-    if footprints is not None:
-        require_apart(training_footprints(registry, ours), read_footprints(footprints))
-    draws = segmenter_weights(segmenter_named(segmenter)).digest
-    asked = {"frozen_set": dataset_digest(frozen), "segmenter": draws}
-    if known := known_verdict(ours, theirs, **asked, limits=Limits()):
-        return known
-    with counting_bar() as show:
-        (candidate, pen), (champion, _) = (load_pair(version.uri, segmenter) for version in (ours, theirs))
-        memory = memory_of(ours.uri), memory_of(theirs.uri)
-        verdict = compare(candidate, champion, pen, frozen, out, memory_bytes=memory, on_progress=show)
-    note_verdict(registry, ours, verdict)
-    return verdict
 
 
 def _registry() -> Registry:

@@ -156,6 +156,7 @@ class ArchiveRun:
             square_km=sum(opened.square_km() for opened in self._open.values()),
             seam_ratio=tally.seam_ratio(),
             reasons=reasons,
+            unparsable_tiles=tally.unparsable_tiles,
             unknown_tiles=tally.unknown_tiles,
         )
 

@@ -13,6 +13,7 @@ from think2seg.plan import BlockState
 STAGES = ("search", "read", "prompt", "segment", "write")
 _NOT_ASKED = {"cloud", "gated"}
 _FAILED = {"failed"}
+_UNREADABLE = ("unparsable", "truncated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class RunSummary:
     """Disagreement of neighbouring tiles at core edges over that of their interior; at most 1.2 by design."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Plan reason → acquisitions."""
+    unparsable_tiles: int = 0
+    """Tiles whose answer stayed unreadable, or was cut off."""
     unknown_tiles: int = 0
     """Tiles of which the prompter said that it does not know the concept: not observed, which is not absent."""
 
@@ -72,6 +75,7 @@ class RunSummary:
             "square_km": round(self.square_km, 3),
             "seam_ratio": None if self.seam_ratio is None else round(self.seam_ratio, 4),
             "reasons": self.reasons,
+            "unparsable_tiles": self.unparsable_tiles,
             "unknown_tiles": self.unknown_tiles,
             "exit_code": self.exit_code,
         }
@@ -85,6 +89,8 @@ class Tally:
         """Block state → blocks."""
         self.tiles = Counter({"done": 0, "cloud": 0, "failed": 0, "gated": 0})
         """What became of a tile → tiles."""
+        self.unparsable_tiles = 0
+        """Tiles whose answer stayed unreadable, or was cut off."""
         self.unknown_tiles = 0
         """Tiles that the prompter had no notion of."""
         self.seconds: Counter[str] = Counter()
@@ -109,6 +115,7 @@ class Tally:
             self._seam.update(receipt.seam)
             self._acquisitions.add(receipt.acquisition)
             self.unknown_tiles += receipt.tiles.get("unknown concept", 0)
+            self.unparsable_tiles += sum(receipt.tiles.get(status, 0) for status in _UNREADABLE)
             for status, number in receipt.tiles.items():
                 self.tiles[status if status in _NOT_ASKED | _FAILED else "done"] += number
             if receipt.state is BlockState.FAILED:

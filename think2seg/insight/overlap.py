@@ -62,7 +62,7 @@ class Overlap:
     def sentence(self) -> str:
         """For people."""
         days = f"{len(self.steps)} acquisition{'' if len(self.steps) == 1 else 's'}"
-        head = f"{self.after[:12]} took over from {self.before[:12]}. On {days} that both answered,"
+        head = f"{self.after[:12]} beside {self.before[:12]}: on {days} that both answered,"
         if self.change is None or self.agreement is None:
             return f"{head} the earlier one found nothing to compare with."
         word = "more" if self.change >= 0 else "less"
@@ -70,6 +70,17 @@ class Overlap:
             f"{head} it finds {percent(abs(self.change))} {word}, and their masks agree to {percent(self.agreement)} "
             "(intersection over union): a step of that size in the curve is the model, not the world."
         )
+
+    def markdown(self) -> str:
+        """The sentence and a table of the acquisitions."""
+        rows = [
+            f"| {step.time:%Y-%m-%d} | "
+            + " | ".join(f"{area / 1e4:.2f}" for area in (step.before_m2, step.after_m2, step.both_m2))
+            + " |"
+            for step in self.steps
+        ]
+        head = [self.sentence(), "", "| date | before, ha | after, ha | both, ha |", "| --- | ---: | ---: | ---: |"]
+        return "\n".join([*head, *rows])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

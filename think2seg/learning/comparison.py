@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from PIL import Image as PilImage
+from shapely.geometry.base import BaseGeometry
 
 from think2seg.config import LocalPrompter
 from think2seg.cube.ledger import model_version
-from think2seg.learning.benchmark import DatasetResult, OnProgress, Score, evaluate_dataset
+from think2seg.learning.benchmark import DatasetResult, OnProgress, Score, evaluate_dataset, load_pair
 from think2seg.learning.datasets import Dataset, read_dataset
-from think2seg.learning.gate import Answered, Contender, Cost, judge
+from think2seg.learning.gate import Answered, Contender, Cost, judge, require_apart
+from think2seg.learning.registry import known_verdict, note_verdict, training_footprints
 from think2seg.learning.suite.asking import balanced_questions, truth_of
 from think2seg.learning.verdict import Limits, Verdict, verdict_markdown
 from think2seg.prompting import Prompter
 from think2seg.prompting.memory import need_of
-from think2seg.registry import prompter_weights
+from think2seg.registry import Registry, Version, prompter_weights, segmenter_named, segmenter_weights
 from think2seg.samples.simulate import HELD_OUT_FROM, simulate
 from think2seg.segmentation import Segmenter
 from think2seg.segmentation.devices import choose_device
@@ -86,6 +88,42 @@ def compare(
     verdict = judge(sides[0], sides[1], **told, limits=limits)
     (out / "verdict.json").write_text(json.dumps(verdict.to_dict(), indent=2, allow_nan=False), encoding="utf-8")
     (out / "verdict.md").write_text(verdict_markdown(verdict), encoding="utf-8")
+    return verdict
+
+
+def compare_versions(
+    registry: Registry,
+    ours: Version,
+    theirs: Version,
+    frozen: Dataset,
+    out: Path,
+    *,
+    segmenter: str = "bundled",
+    footprints: Mapping[str, BaseGeometry] | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Verdict:
+    """The verdict that the registry keeps on two versions and a set; else a new one, which it keeps from then on.
+
+    Parameters
+    ----------
+    footprints
+        Where the samples of the frozen set lie (WGS 84); none of them may touch a training sample of `ours`.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As for `compare`; footprints of training and gate touch.
+    """
+    if footprints:
+        require_apart(training_footprints(registry, ours), footprints)
+    draws = segmenter_weights(segmenter_named(segmenter)).digest
+    asked = {"frozen_set": dataset_digest(frozen), "segmenter": draws}
+    if known := known_verdict(ours, theirs, **asked, limits=Limits()):
+        return known
+    (candidate, pen), (champion, _) = (load_pair(version.uri, segmenter) for version in (ours, theirs))
+    memory = memory_of(ours.uri), memory_of(theirs.uri)
+    verdict = compare(candidate, champion, pen, frozen, out, memory_bytes=memory, on_progress=on_progress)
+    note_verdict(registry, ours, verdict)
     return verdict
 
 
