@@ -131,7 +131,7 @@ def test_the_command_keeps_its_verdict(
 ) -> None:
     pair, asked = models(tmp_path), []
     monkeypatch.setattr(
-        "think2seg.learning.benchmark.load_pair",
+        "think2seg.learning.comparison.load_pair",
         lambda path, pen: (asked.append(path), (pair.good if path.endswith("2") else pair.blind, pair.pen))[1],
     )
     frozen_set(tmp_path / "set")
