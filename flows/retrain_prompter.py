@@ -109,6 +109,8 @@ def _run_name() -> str:
 def retrain_prompter(
     config: str = "conf/training/tiny-grpo.yaml",
     overrides: list[str] | None = None,
+    samples: str | None = None,
+    epochs: int = 4,
     name: str | None = None,
     frozen_set: str | None = None,
     scenes: int = 200,
@@ -125,6 +127,8 @@ def retrain_prompter(
     Args:
         config: A training file of kind grpo.
         overrides: `key.path=value` for any field of it.
+        samples: Store of reviewed samples to learn from; default what the training file says.
+        epochs: Passes over those samples.
         name: Names the training; a run of a name that was interrupted resumes. Default: from the scheduled time.
         frozen_set: Folder of the gate's frozen set in EarthReason's layout; default simulated scenes.
         scenes: How many of them.
@@ -143,7 +147,8 @@ def retrain_prompter(
         client.upsert_global_concurrency_limit_by_name(ONE_AT_A_TIME, 1)
     with concurrency(ONE_AT_A_TIME, occupy=1, strict=True):
         registry = open_registry()
-        trained = train(name, config, overrides or [])
+        reviewed = [f"data.reviewed={samples}", "steps=null", f"epochs={epochs}"] if samples else []
+        trained = train(name, config, [*reviewed, *(overrides or [])])
         version = register_candidate(registry, Path(trained["run"]), Path(trained["export"]))
         verdict = gate(registry, version, frozen_set, scenes, Path(trained["run"]) / "gate")
         if not verdict.passed:

@@ -53,8 +53,9 @@ def test_retraining_runs_weekly_on_demand_and_when_something_happened() -> None:
         assert deployment["work_pool"]["work_queue_name"] == "retraining"
     (schedule,) = RETRAININGS["weekly"]["schedules"]
     assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
-    (trigger,) = RETRAININGS["on-demand"]["triggers"]
-    assert trigger["expect"] == ["think2seg.labels.reviewed", "think2seg.quality.degraded"]
+    reviewed, degraded = RETRAININGS["on-demand"]["triggers"]
+    assert (reviewed["expect"], reviewed["parameters"]) == (["think2seg.labels.reviewed"], {"samples": "out/samples"})
+    assert (degraded["expect"], degraded["parameters"]) == (["think2seg.quality.degraded"], {})
 
 
 @pytest.mark.parametrize(

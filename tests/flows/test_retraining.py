@@ -7,11 +7,12 @@ run, the archive run after the promotion, events and artifacts are real.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from support.miniature import Archive, Miniature
 from support.registries import aliases, copy_of, verdict
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 DAYS = ("2014-07-20", "2020-08-31")
 
 
+@pytest.fixture(autouse=True)
+def no_log_outlives_the_server() -> Iterator[None]:
+    yield
+    APILogHandler().flush()
+
+
 @pytest.fixture
 def registry(empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setenv("THINK2SEG_REGISTRY", str(copy_of(empty_registry, tmp_path / "registry")))
@@ -42,10 +49,12 @@ def registry(empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def retrain(
     orchestra: Orchestra, by_rule: Standins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
-    """Run the flow; `passes` is what the gate says."""
+    """Run the flow; `passes` is what the gate says. `told` of it: what each training was told."""
+    told: list[list[str]] = []
 
     def run(*, passes: bool = True, **parameters: Any) -> Any:
         def train(name: str, config: str, overrides: Any) -> dict[str, Any]:
+            told.append(list(overrides))
             export = tmp_path / "runs" / name / "prompter"
             if not export.exists():
                 shutil.copytree(by_rule.folder / "prompter", export)
@@ -64,6 +73,7 @@ def retrain(
         with temporary_settings({PREFECT_API_URL: orchestra.env["PREFECT_API_URL"]}):
             return retraining.retrain_prompter(return_state=True, **parameters)
 
+    run.told = told  # type: ignore[attr-defined]
     return run
 
 
@@ -73,7 +83,7 @@ def events(orchestra: Orchestra, name: str) -> list[Any]:
 
 
 def test_what_passes_is_promoted_and_the_next_run_uses_it(
-    orchestra: Orchestra, registry: Registry, retrain: Callable[..., Any], tmp_path: Path, scheduler: str
+    orchestra: Orchestra, registry: Registry, retrain: Any, tmp_path: Path, scheduler: str
 ) -> None:
     world = Miniature(tmp_path, Archive.of(tmp_path / "archive", DAYS), scheduler)
     world.run()
@@ -99,11 +109,10 @@ def test_what_passes_is_promoted_and_the_next_run_uses_it(
     assert "on 1 acquisition that both answered" in next(text for key, text in told.items() if key.endswith("-shadow"))
 
 
-def test_what_the_gate_refuses_is_not_promoted(
-    orchestra: Orchestra, registry: Registry, retrain: Callable[..., Any]
-) -> None:
-    state = retrain(name="worse", passes=False)
+def test_what_the_gate_refuses_is_not_promoted(orchestra: Orchestra, registry: Registry, retrain: Any) -> None:
+    state = retrain(name="worse", passes=False, samples="out/samples", epochs=2, overrides=["seed=7"])
     assert state.is_completed()
+    assert retrain.told == [["data.reviewed=out/samples", "steps=null", "epochs=2", "seed=7"]]
     assert state.message == "think2seg-prompter/2 is refused. Measurably worse: gIoU 0.400 to 0.300."
     assert aliases(registry) == {"champion": 1, "candidate": 2}
     (event,) = events(orchestra, "think2seg.model.refused")
@@ -124,7 +133,7 @@ def test_a_review_that_brings_labels_is_told(
     assert event["payload"]["accepted"] == len(review.manifest.units)
 
 
-def test_a_person_may_decline(registry: Registry, retrain: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_may_decline(registry: Registry, retrain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
 
     def decide(**told: Any) -> Any:
@@ -138,7 +147,7 @@ def test_a_person_may_decline(registry: Registry, retrain: Callable[..., Any], m
     assert aliases(registry) == {"champion": 1, "candidate": 2}
 
 
-def test_a_name_is_no_path(registry: Registry, retrain: Callable[..., Any]) -> None:
+def test_a_name_is_no_path(registry: Registry, retrain: Any) -> None:
     with pytest.raises(ConfigError, match="it names a folder"):
         retrain(name="../elsewhere").result()
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image as PilImage
+from support.reviews import sampled
 from support.standins import DarkSegmenter
 
 pytest.importorskip("trl")
@@ -22,6 +23,7 @@ from think2seg.learning.datasets import read_dataset
 from think2seg.learning.grpo.callbacks import WHOLE, Stop, last_checkpoint
 from think2seg.learning.grpo.reward import MaskReward
 from think2seg.learning.grpo.tasks import FolderTasks, Task, TaskSets, remembering, task_rows
+from think2seg.learning.review import import_review
 from think2seg.learning.rewards import Scorer, Target
 from think2seg.learning.settings import GrpoSettings, ReinforcementData, StopSettings, load_settings
 from think2seg.prompting import load_template
@@ -123,6 +125,16 @@ def test_every_question_of_a_dataset_is_asked(earthreason: Path) -> None:
     assert sets.train[0].target.image.shape == (56, 56, 3)
     assert sets.train[0].target.truth.all()
     assert (len(sets.validation), len(sets.held_out)) == (3, 4)
+
+
+def test_what_people_reviewed_is_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    review, store = sampled(tmp_path, monkeypatch), tmp_path / "samples"
+    review.verdicts({unit.id: "accept" for unit in review.manifest.units})
+    import_review(review.folder, store)
+    tasks = TaskSets.of(ReinforcementData(reviewed=store), seed=0, frame_px=56, count=0, validation=50, held_out=50)
+    asked = {name: len(read_dataset("reviewed", store, name).items) for name in ("train", "held_out")}
+    assert (len(tasks.train), len(tasks.held_out)) == (asked["train"], asked["held_out"])
+    assert min(asked.values()) > 0
 
 
 def test_an_image_that_cannot_be_read_is_never_replaced(earthreason: Path) -> None:

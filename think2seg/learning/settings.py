@@ -119,6 +119,15 @@ class ReinforcementData(DataSettings):
     earthreason: Path | None = None
     """Folder of a dataset in EarthReason's layout, in the place of scenes and tiles: split train is learnt from, split
     val is looked at on the way and at the end."""
+    reviewed: Path | None = None
+    """Likewise a store of reviewed samples, as `think2seg review import` fills it: its splits train and held_out."""
+
+    @property
+    def dataset(self) -> tuple[str, Path, str] | None:
+        """Kind and folder of a labelled dataset, and the split that is looked at; None for scenes and tiles."""
+        if self.earthreason is not None:
+            return "earthreason", self.earthreason, "val"
+        return None if self.reviewed is None else ("reviewed", self.reviewed, "held_out")
 
 
 class RolloutSettings(Strict):
@@ -225,7 +234,9 @@ class GrpoSettings(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        wanted, other = ("steps", "epochs") if self.data.earthreason is None else ("epochs", "steps")
+        wanted, other = ("steps", "epochs") if self.data.dataset is None else ("epochs", "steps")
+        if self.data.earthreason is not None and self.data.reviewed is not None:
+            raise ValueError("data.earthreason and data.reviewed: give one of them")
         if getattr(self, wanted) is None or getattr(self, other) is not None:
             raise ValueError(f"with this data a reinforcement is measured in {wanted}: give {wanted}, not {other}")
         if self.update.answers * self.update.passes % self.rollouts.per_question:

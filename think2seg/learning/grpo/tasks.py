@@ -133,8 +133,9 @@ class TaskSets:
 
         count: tasks to learn from where they are drawn. validation, held_out: tasks of each source.
         """
-        if data.earthreason is not None:
-            train, val = (read_dataset("earthreason", data.earthreason, split) for split in ("train", "val"))
+        if data.dataset is not None:
+            kind, folder, seen = data.dataset
+            train, val = (read_dataset(kind, folder, split) for split in ("train", seen))
             judged = FolderTasks(dataset=val, frame_px=frame_px)
             looked_at, compared = ([judged[i] for i in _evenly(len(judged), n)] for n in (validation, held_out))
             return cls(train=FolderTasks(dataset=train, frame_px=frame_px), validation=looked_at, held_out=compared)
