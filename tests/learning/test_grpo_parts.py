@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ pytest.importorskip("trl")
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from think2seg.errors import ConfigError, ImageryError, ModelError, TrainingError
-from think2seg.learning.datasets import read_dataset
+from think2seg.learning.datasets import Dataset, read_dataset
 from think2seg.learning.grpo.callbacks import WHOLE, Stop, last_checkpoint
 from think2seg.learning.grpo.reward import MaskReward
 from think2seg.learning.grpo.tasks import FolderTasks, Task, TaskSets, remembering, task_rows
@@ -135,6 +136,25 @@ def test_what_people_reviewed_is_learnt_from(tmp_path: Path, monkeypatch: pytest
     asked = {name: len(read_dataset("reviewed", store, name).items) for name in ("train", "held_out")}
     assert (len(tasks.train), len(tasks.held_out)) == (asked["train"], asked["held_out"])
     assert min(asked.values()) > 0
+
+
+def test_a_review_with_nothing_to_look_at_is_judged_by_scenes(
+    earthreason: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def with_nothing_in(empty: str) -> TaskSets:
+        def read(kind: str, folder: Path, split: str) -> Dataset:
+            found = read_dataset(kind, folder, split)
+            return replace(found, items=()) if split == empty else found
+
+        monkeypatch.setattr("think2seg.learning.grpo.tasks.read_dataset", read)
+        data = ReinforcementData(earthreason=earthreason, absent=0)
+        return TaskSets.of(data, seed=0, frame_px=56, count=0, validation=2, held_out=2)
+
+    sets = with_nothing_in("val")
+    assert [task.source for task in (*sets.validation, *sets.held_out)] == ["simulated"] * 4
+    assert "holds nothing to look at in its split val" in caplog.text
+    with pytest.raises(ConfigError, match="holds nothing to learn from"):
+        with_nothing_in("train")
 
 
 def test_an_image_that_cannot_be_read_is_never_replaced(earthreason: Path) -> None:

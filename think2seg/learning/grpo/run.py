@@ -12,6 +12,7 @@ import logging
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -61,6 +62,7 @@ def reinforce(settings: GrpoSettings, run: RunFolder, *, resume: bool, command: 
     where going on would teach nothing or do harm.
     """
     transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # TRL's own words
     start = Start.of(settings)
     args = grpo_config(settings, run.path / CHECKPOINTS, max_new_tokens=start.description.max_new_tokens)
     main = PartialState().is_main_process  # known once TRL's configuration has joined the processes

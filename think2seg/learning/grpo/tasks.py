@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image as PilImage
 
 from think2seg.config.digests import content_digest
-from think2seg.errors import ImageryError
+from think2seg.errors import ConfigError, ImageryError
 from think2seg.learning.comparison import dataset_digest
 from think2seg.learning.datasets import Dataset, Item, read_dataset
 from think2seg.learning.evaluate import Sample
@@ -31,6 +32,7 @@ FIRST_COMPARED = HELD_OUT_SEED + 25_000_000
 KEPT = 64
 """Tasks that are kept in memory: those of the steps at hand."""
 STAGE = "grpo"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,16 +131,11 @@ class TaskSets:
     def of(
         cls, data: ReinforcementData, *, seed: int, frame_px: int, count: int, validation: int, held_out: int
     ) -> Self:
-        """Read or make them.
+        """Read or make them. A dataset that has nothing to look at is judged by scenes.
 
         count: tasks to learn from where they are drawn. validation, held_out: tasks of each source.
+        Raises ConfigError where there is nothing to learn from, or no such dataset.
         """
-        if data.dataset is not None:
-            kind, folder, seen = data.dataset
-            train, val = (read_dataset(kind, folder, split) for split in ("train", seen))
-            judged = FolderTasks(dataset=val, frame_px=frame_px)
-            looked_at, compared = ([judged[i] for i in _evenly(len(judged), n)] for n in (validation, held_out))
-            return cls(train=FolderTasks(dataset=train, frame_px=frame_px), validation=looked_at, held_out=compared)
         images = MixedSource(
             real_share=data.real_share,
             folder=data.folder,
@@ -147,8 +144,24 @@ class TaskSets:
             sources=data.sources,
             seed=seed,
         )
+        train: Tasks = DrawnTasks(images=images, seed=seed, absent=data.absent, count=count)
+        if data.dataset is not None:
+            kind, folder, seen = data.dataset
+            train, judged = (
+                FolderTasks(dataset=read_dataset(kind, folder, split), frame_px=frame_px) for split in ("train", seen)
+            )
+            if not len(train):
+                raise ConfigError(
+                    f"{folder} holds nothing to learn from.",
+                    "A sample has an image, a mask and a question, and was observed well.",
+                    "Add samples.",
+                )
+            if len(judged):
+                looked_at, compared = ([judged[i] for i in _evenly(len(judged), n)] for n in (validation, held_out))
+                return cls(train=train, validation=looked_at, held_out=compared)
+            logger.warning("%s holds nothing to look at in its split %s: scenes are looked at instead.", folder, seen)
         return cls(
-            train=DrawnTasks(images=images, seed=seed, absent=data.absent, count=count),
+            train=train,
             validation=held_out_tasks(images, first=HELD_OUT_SEED, seed=1, n=validation, absent=data.absent),
             held_out=held_out_tasks(images, first=FIRST_COMPARED, seed=2, n=held_out, absent=data.absent),
         )
