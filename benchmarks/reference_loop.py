@@ -1,11 +1,11 @@
-"""A loop in the style of the published evaluation, for `engine.py` to be compared with."""
+"""A loop in the style of the published evaluation, for `engine.py` and `reward.py` to be compared with."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,11 @@ from think2seg.imagery import BLOCKING, cut_tiles, read_block
 from think2seg.plan import BlockJob
 from think2seg.prompting import parse_answer
 from think2seg.registry import resolve
+
+if TYPE_CHECKING:
+    from segment_anything import SamPredictor
+
+    from think2seg.prompting.folder import PrompterDescription
 
 MONITOR = "nd-wetlands"
 QUESTIONS = ("water bodies", "open water")
@@ -88,7 +93,7 @@ class ReferenceWorker:
     def run_over(cls, tiles: Sequence[npt.NDArray[np.uint8]]) -> list[tuple[str, Mask]]:
         """Text and mask of every tile."""
         texts = [text for start in range(0, len(tiles), BATCH) for text in cls.answer(tiles[start : start + BATCH])]
-        return [(text, cls.draw(tile, text)) for tile, text in zip(tiles, texts, strict=True)]
+        return [(text, draw(cls.predictor, cls.said, tile, text)) for tile, text in zip(tiles, texts, strict=True)]
 
     @classmethod
     def answer(cls, tiles: Sequence[npt.NDArray[np.uint8]]) -> list[str]:
@@ -109,40 +114,40 @@ class ReferenceWorker:
         return answers
 
     @classmethod
-    def draw(cls, tile: npt.NDArray[np.uint8], text: str) -> Mask:
-        """The union of all instances, encoded once and decoded one by one.
-
-        Masks are enlarged to the tile in one step, as ours are. The predictor's own two, by way of its frame, move one
-        pixel in 600 across the threshold, which would hide a real difference.
-        """
-        import torch
-        from torch.nn.functional import interpolate
-
-        said, sam, place = cls.said, cls.predictor.model, cls.predictor.transform
-        answer = parse_answer(text, frame_px=said.frame_px, finish="stop", unknown_reasoning=said.unknown_reasoning)
-        union = np.zeros(tile.shape[:2], np.bool_)
-        if answer.instances:
-            cls.predictor.set_image(tile)
-        for prompt in answer.scaled(len(tile) / said.frame_px).instances:
-            points, boxes = None, None
-            if prompt.points:
-                at = place.apply_coords(np.array(prompt.points), tile.shape[:2])
-                points = torch.as_tensor(at, dtype=torch.float32)[None], torch.ones(1, len(at))
-            if prompt.bbox:
-                boxes = torch.as_tensor(place.apply_boxes(np.array(prompt.bbox), tile.shape[:2]), dtype=torch.float32)
-            with torch.inference_mode():
-                sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=None)
-                low, _ = sam.mask_decoder(
-                    image_embeddings=cls.predictor.features,
-                    image_pe=sam.prompt_encoder.get_dense_pe(),
-                    sparse_prompt_embeddings=sparse,
-                    dense_prompt_embeddings=dense,
-                    multimask_output=False,
-                )
-                union |= (interpolate(low, tile.shape[:2], mode="bilinear")[0, 0] > sam.mask_threshold).numpy()
-        return union
-
-    @classmethod
     def told(cls) -> dict[Key, tuple[str, Mask]]:
         """Texts and masks of the last run."""
         return cls.results
+
+
+def draw(predictor: SamPredictor, said: PrompterDescription, tile: npt.NDArray[np.uint8], text: str) -> Mask:
+    """The union of all instances of an answer, the image encoded once and the instances decoded one by one.
+
+    Masks are enlarged to the tile in one step, as ours are. The predictor's own two, by way of its frame, move one
+    pixel in 600 across the threshold, which would hide a real difference.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    sam, place = predictor.model, predictor.transform
+    answer = parse_answer(text, frame_px=said.frame_px, finish="stop", unknown_reasoning=said.unknown_reasoning)
+    union = np.zeros(tile.shape[:2], np.bool_)
+    if answer.instances:
+        predictor.set_image(tile)
+    for prompt in answer.scaled(len(tile) / said.frame_px).instances:
+        points, boxes = None, None
+        if prompt.points:
+            at = place.apply_coords(np.array(prompt.points), tile.shape[:2])
+            points = torch.as_tensor(at, dtype=torch.float32)[None], torch.ones(1, len(at))
+        if prompt.bbox:
+            boxes = torch.as_tensor(place.apply_boxes(np.array(prompt.bbox), tile.shape[:2]), dtype=torch.float32)
+        with torch.inference_mode():
+            sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=None)
+            low, _ = sam.mask_decoder(
+                image_embeddings=predictor.features,
+                image_pe=sam.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=False,
+            )
+            union |= (interpolate(low, tile.shape[:2], mode="bilinear")[0, 0] > sam.mask_threshold).numpy()
+    return union

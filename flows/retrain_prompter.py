@@ -74,7 +74,7 @@ def train(name: str, config: str, overrides: Sequence[str]) -> dict[str, Any]:
 def register_candidate(registry: Registry, run: Path, export: Path) -> Version:
     """Put the new weights into the registry as the candidate."""
     base = (registry.alias("champion") or first_champion(registry)).digest
-    return register(registry, export, training_of(run / "record.json", base=base, licence="apache-2.0", footprints={}))
+    return register(registry, export, training_of(run / "record.json", base=base, footprints={}))
 
 
 @task(task_run_name="gate {version.number}", cache_policy=NO_CACHE, persist_result=False)

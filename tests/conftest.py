@@ -20,6 +20,13 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job inherits as ignored
 os.environ["THINK2SEG_REGISTRY"] = os.path.join(os.devnull, "registry")  # whatever lies in the working directory
 
+_LONGEST = ("flows", "coordinator", "learning")
+"""Rooms whose files go first, so that no process is left alone with them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in _LONGEST)
+
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -49,7 +56,7 @@ def scheduler() -> Iterator[str]:
         protocol="tcp://",
         host="127.0.0.1",
         memory_limit=0,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster.scheduler_address
 

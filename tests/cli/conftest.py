@@ -36,7 +36,6 @@ type Think2Seg = Callable[..., Outcome]
 @pytest.fixture
 def think2seg(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Think2Seg:
     """Run ``think2seg …``."""
-    monkeypatch.setenv("COLUMNS", "300")
 
     def run(*words: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["think2seg", *map(str, words)])

@@ -138,7 +138,7 @@ def test_a_worker_that_dies_while_models_are_loaded_is_done_without(monkeypatch:
 def test_a_scheduler_that_goes_away_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_execute_on_worker", lambda order, spec: order.id)
     local = distributed.LocalCluster(
-        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     )
     with local, connect(ClusterOptions(scheduler=local.scheduler_address)) as found:
         results = found.run(orders(*"abcdef"), None)  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ def test_workers_that_are_gone_for_good_end_the_run(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cluster, "_ALONE_S", 0.4)
     monkeypatch.setattr(cluster, "_execute_on_worker", lambda order, spec: order.id)
     local = distributed.LocalCluster(
-        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     )
     with local, connect(ClusterOptions(scheduler=local.scheduler_address, in_flight=1)) as found:
         results = found.run(orders("a", "b"), None)  # type: ignore[arg-type]
@@ -188,7 +188,12 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_only_workers_with_a_gpu_count_when_gpus_are_asked_for() -> None:
     local = distributed.LocalCluster(
-        n_workers=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None, resources={"GPU": 1}
+        n_workers=2,
+        processes=False,
+        protocol="tcp://",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        resources={"GPU": 1},
     )
     with local, connect(ClusterOptions(scheduler=local.scheduler_address, gpus=True)) as found:
         assert found.n_workers == 2

@@ -320,6 +320,9 @@ def test_what_a_training_run_recorded(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"held_out": {"g iou": 0.1}}\n{"held_out": {"g iou": 0.4}}\n')
     told = training_of(record, base="", licence="mit", footprints={})
     assert (told.data, told.config, told.metrics) == ("d" * 64, {"name": "tiny"}, {"g iou": 0.4})
+    assert told.licence == "mit"
+    record.write_text(json.dumps({"data": "", "config": {"licence": "cc-by-4.0"}}))
+    assert training_of(record, base="", footprints={}).licence == "cc-by-4.0"
     record.write_text("{}")
     with pytest.raises(ConfigError, match="no record of a training"):
         training_of(record, base="", licence="mit", footprints={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,8 +39,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="DATE")]
 AllowChanges = Annotated[bool, typer.Option(help="Go on although more than 5 % of the finished scenes changed.")]
 
-stderr = Console(stderr=True, highlight=False)
-stdout = Console(highlight=False)
+_UNBROKEN = 1000
+"""Columns of what is no terminal: in files and pipes no path is broken and no cell is cut."""
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNBROKEN
+    return console
+
+
+stderr = _console(stderr=True)
+stdout = _console(stderr=False)
 
 
 def monitor_at(path: Path, overrides: list[str] | None) -> Monitor:

@@ -77,7 +77,13 @@ def models_register(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of weights.")],
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="record.json of the training run.")] = None,
     base: Annotated[str, typer.Option(help="Hub id or digest of the weights that training started from.")] = "",
-    licence: Annotated[str, typer.Option(help="As the Hugging Face hub names it.")] = "apache-2.0",
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="As the Hugging Face hub names it; default what the training file says, else apache-2.0.",
+            show_default=False,
+        ),
+    ] = None,
     footprints: Footprints = None,
     as_json: Json = False,
 ) -> None:

@@ -17,6 +17,7 @@ from think2seg.errors import ConfigError
 
 CARD = "README.md"
 _FRONT_MATTER = re.compile(r"\A---\n.*?^---\n+", re.DOTALL | re.MULTILINE)
+DEFAULT_LICENCE = "apache-2.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,22 +32,25 @@ class Training:
     """Figures on validation data, by name."""
     base: str = ""
     """Hub id, or digest, of the weights that training started from."""
-    licence: str = "apache-2.0"
+    licence: str = DEFAULT_LICENCE
     """As the hub names it."""
     footprints: Mapping[str, BaseGeometry] = field(default_factory=dict)
     """Where the training samples lie (WGS 84), by their names; empty where they lie nowhere."""
 
 
-def training_of(record: Path | None, *, base: str, licence: str, footprints: Mapping[str, BaseGeometry]) -> Training:
+def training_of(
+    record: Path | None, *, base: str, footprints: Mapping[str, BaseGeometry], licence: str | None = None
+) -> Training:
     """What the ``record.json`` of a training run tells, with the last figures of the log beside it.
 
+    licence: that of the weights; None for what the training file says.
     Raises ConfigError when the record cannot be read.
     """
     if record is None:
-        return Training(base=base, licence=licence, footprints=footprints)
+        return Training(base=base, licence=licence or DEFAULT_LICENCE, footprints=footprints)
     try:
         told = json.loads(record.read_bytes())
-        data, config = told["data"], told["config"]
+        data, config = told["data"], dict(told["config"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(
             f"{record} is no record of a training: {error!r}",
@@ -58,7 +62,7 @@ def training_of(record: Path | None, *, base: str, licence: str, footprints: Map
         config=config,
         metrics=_last_figures(record.with_name("log.jsonl")),
         base=base,
-        licence=licence,
+        licence=licence or config.get("licence", DEFAULT_LICENCE),
         footprints=footprints,
     )
 
