@@ -41,7 +41,7 @@ demo: $(READY) ## Open water in North Dakota, 2009-2020: the whole chain, offlin
 	@$(BIN)/python -m flows.demo
 
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check .

@@ -25,7 +25,11 @@ _LONGEST = ("flows", "coordinator", "learning")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes run the suite, each takes whole files; all flows go to one, with one Prefect server."""
     items.sort(key=lambda item: item.path.parent.name not in _LONGEST)
+    for item in items:
+        together = item.path.parent if item.path.parent.name == "flows" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(together.relative_to(item.config.rootpath))))
 
 
 @pytest.fixture(scope="session")

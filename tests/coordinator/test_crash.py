@@ -29,7 +29,7 @@ MODELS = {
     "prompter": {"kind": "local", "dtype": "float32", "device": "cpu", "batch": 1},
     "segmenter": {"kind": "sam", "dtype": "float32", "device": "cpu"},
 }
-_DAYS = ("2009-08-18", "2010-06-29", "2012-07-31", "2014-07-20", "2015-09-26", "2017-08-27", "2018-07-16", "2020-08-31")
+_DAYS = ("2009-08-18", "2010-06-29", "2014-07-20", "2015-09-26", "2020-08-31")
 _BLOCKS = 4 * len(_DAYS)
 """Enough that no run ends before its signal reaches it."""
 _PATIENCE_S = 280.0

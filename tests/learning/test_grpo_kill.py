@@ -20,7 +20,7 @@ from think2seg.learning.grpo.callbacks import WHOLE
 from think2seg.learning.run import RunFolder
 from think2seg.learning.train import train
 
-STEPS = 3
+STEPS = 2
 
 
 def killed_after_a_checkpoint(conf: Path, run: Path) -> None:
