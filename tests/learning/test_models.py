@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import shapely
 import yaml
+from filelock import FileLock
 from support.registries import Death, aliases, copy_of, make_weights, mortal, verdict
 
 from think2seg import config
@@ -266,6 +267,18 @@ def test_a_killed_promotion_is_finished_by_the_same_command(prepared: Path) -> N
     assert aliases(registry) == {"champion": 2, "previous": 2, "candidate": 3}
     promote(registry)
     assert aliases(registry) == {"champion": 3, "previous": 2}
+
+
+def test_moves_wait_for_each_other(prepared: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("think2seg.learning.registry._PATIENCE_S", 0.1)
+    with FileLock(prepared / "moves.lock"), pytest.raises(ModelError, match="Another process has been moving aliases"):
+        promote(open_registry())
+    assert aliases(registry) == {"champion": 2, "previous": 1, "candidate": 3}
+    promote(registry)
+    (prepared / "moves.lock").unlink(missing_ok=True)
+    (prepared / "moves.lock").mkdir()
+    with pytest.raises(ModelError, match="cannot be written"):
+        roll_back(registry)
 
 
 def test_monitors_name_versions(registry: Registry, tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ class TestSam(SegmenterSuite):
         return small
 
 
-def test_it_draws_what_the_library_draws(small: SamSegmenter) -> None:
+def test_it_draws_what_the_library_draws(small: SamSegmenter, pair: Path) -> None:
     """Against `Sam.forward`, one image and one prompt at a time."""
-    sam, tile, prompt = small._sam, lake_tile(), prompt_of()
+    sam, tile, prompt = load_sam_folder(pair / "segmenter"), lake_tile(), prompt_of()
     resize = ResizeLongestSide(sam.image_encoder.img_size)
     image = torch.from_numpy(resize.apply_image(tile)).permute(2, 0, 1)
     assert prompt.bbox is not None

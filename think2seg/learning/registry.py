@@ -5,19 +5,23 @@ all. Promotion and roll-back move several aliases, which MLflow does one by one.
 first, in a tag of the registered model (the *move*), then done step by step, each step such that doing it again changes
 nothing, and the note is taken away last. Whoever moves an alias first finishes the move that was begun: killed
 between any two steps, the same command again leaves what an undisturbed one would have left. Readers see the champion
-of before or of after, for that alias moves in one step.
+of before or of after, for that alias moves in one step. Moves in a registry in a folder wait for each other; behind an
+MLflow server, which knows no lock, two people who promote in the same second may undo each other's aliases.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
 from typing import Literal
 
+from filelock import FileLock, Timeout
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.errors import ConfigError, ModelError
@@ -32,6 +36,8 @@ EXPERIMENT = "think2seg-registry"
 _MOVE = f"{TAG}move"
 _WEIGHTS = "weights"
 _FOOTPRINTS = "footprints.geojson"
+_LOCK = "moves.lock"
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +129,12 @@ def promote(registry: Registry, name: str = "candidate", *, force: str = "") -> 
     ModelError
         There is no such version, its weights are gone or changed, or the registry cannot be written.
     """
-    finished = settle(registry)
+    with _alone(registry):
+        return _promote(registry, name, force)
+
+
+def _promote(registry: Registry, name: str, force: str) -> Move:
+    finished = _settle(registry)
     if finished and finished.kind == "promotion" and _means(registry, name, finished.champion):
         return finished
     version, champion = registry.named(name), registry.alias("champion") or first_champion(registry)
@@ -147,7 +158,12 @@ def roll_back(registry: Registry, *, because: str = "") -> Move:
 
     Raises ModelError when there is no previous version, or its weights are gone or changed.
     """
-    finished = settle(registry)
+    with _alone(registry):
+        return _roll_back(registry, because)
+
+
+def _roll_back(registry: Registry, because: str) -> Move:
+    finished = _settle(registry)
     if finished and finished.kind == "rollback":
         return finished
     champion, previous = registry.alias("champion"), registry.alias("previous")
@@ -166,6 +182,11 @@ def roll_back(registry: Registry, *, because: str = "") -> Move:
 
 def settle(registry: Registry) -> Move | None:
     """Bring a move that was begun to its end; None where there is none."""
+    with _alone(registry):
+        return _settle(registry)
+
+
+def _settle(registry: Registry) -> Move | None:
     with explained(registry.uri):
         held = registry.client.search_registered_models(f"name='{MODEL}'")
         noted = held[0].tags.get(_MOVE) if held else None
@@ -184,6 +205,33 @@ def first_champion(registry: Registry) -> Version:
         _tag(registry, number, "champion_since", _now())
         registry.client.set_registered_model_alias(MODEL, "champion", str(number))
     return registry.named("champion")
+
+
+@contextmanager
+def _alone(registry: Registry) -> Iterator[None]:
+    """Keep other processes from moving aliases of a registry in a folder; a killed process keeps no lock."""
+    if registry.folder is None:
+        yield
+        return
+    lock = FileLock(registry.folder / _LOCK, timeout=_PATIENCE_S)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ModelError(
+            f"Another process has been moving aliases of the registry at {registry.uri} for {_PATIENCE_S:g} s.",
+            "One promotion or roll-back goes on at a time.",
+            "Look whether one hangs, then run this again.",
+        ) from error
+    except OSError as error:
+        raise ModelError(
+            f"The registry at {registry.uri} cannot be written: {error}",
+            "A promotion or roll-back writes to it.",
+            "Check your rights and the disk, and run the same command again.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _means(registry: Registry, name: str, number: int) -> bool:

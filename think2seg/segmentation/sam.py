@@ -16,7 +16,7 @@ from torch import Tensor
 
 from think2seg.errors import ModelError
 from think2seg.segmentation.architecture import decode_prompts, load_sam_folder
-from think2seg.segmentation.attention import quicken
+from think2seg.segmentation.attention import quicken, quicken_decoder
 from think2seg.segmentation.batches import BatchedSegmenter, Prompts
 from think2seg.segmentation.devices import choose_device, choose_dtype
 
@@ -38,6 +38,7 @@ class SamSegmenter(BatchedSegmenter[Tensor]):
         self._sam.image_encoder.to(self._dtype)
         if where.type == "cpu":
             quicken(self._sam.image_encoder)
+            quicken_decoder(self._sam.mask_decoder)
         self.mask_threshold = float(sam.mask_threshold)
 
     @property
