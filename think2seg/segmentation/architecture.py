@@ -1,4 +1,4 @@
-"""Build segment-anything's own `Sam` from plain numbers, at any size, and decode many images at once.
+"""Build segment-anything's own `Sam` from plain numbers, at any size.
 
 The segmenter folder of a small Sam holds `model.safetensors` (its state dict) and `think2seg.json`:
 
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from segment_anything.modeling import (
     ImageEncoderViT,
@@ -23,7 +22,7 @@ from segment_anything.modeling import (
     Sam,
     TwoWayTransformer,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from think2seg.errors import ModelError
 
@@ -142,31 +141,3 @@ def load_sam_folder(folder: Path) -> Sam:
             "Export the folder again.",
         ) from error
     return sam.eval()
-
-
-def decode_prompts(
-    sam: Sam, embeddings: Tensor, *, boxes: Tensor | None, points: Tensor | None, labels: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Draw one mask per prompt set, every set upon its own image embedding.
-
-    `MaskDecoder.forward` draws many prompts upon *one* image; here its inner steps run over a batch of images, so that
-    all instances of a batch of tiles are decoded in one call. The result equals the library's call.
-
-    embeddings: (n, c, h, w), one per prompt set; boxes: (n, 4) xyxy, points: (n, k, 2) xy, both in pixels of the
-    encoder's frame, and either may be None; labels: (n, k), 1 inside and 0 outside, all 1 by default.
-    Returns mask logits (n, 4h, 4w) and the predicted IoU (n,).
-    """
-    labelled = None
-    if points is not None:
-        labelled = (points, torch.ones(points.shape[:2], device=points.device) if labels is None else labels)
-    sparse, dense = sam.prompt_encoder(points=labelled, boxes=boxes, masks=None)
-    decoder = sam.mask_decoder
-    outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([outputs[None].expand(len(embeddings), -1, -1), sparse], dim=1)
-    position = sam.prompt_encoder.get_dense_pe().expand(len(embeddings), -1, -1, -1)
-    states, source = decoder.transformer(embeddings + dense, position, tokens)
-    source = source.transpose(1, 2).reshape(embeddings.shape)
-    upscaled = decoder.output_upscaling(source)
-    kernel = decoder.output_hypernetworks_mlps[0](states[:, 1])
-    logits = (kernel[:, None] @ upscaled.flatten(2)).view(len(embeddings), *upscaled.shape[-2:])
-    return logits, decoder.iou_prediction_head(states[:, 0])[:, 0]

@@ -15,15 +15,16 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from think2seg.errors import ModelError
-from think2seg.segmentation.architecture import decode_prompts, load_sam_folder
-from think2seg.segmentation.attention import quicken, quicken_decoder
+from think2seg.segmentation.architecture import load_sam_folder
+from think2seg.segmentation.attention import quicken
 from think2seg.segmentation.batches import BatchedSegmenter, Prompts
+from think2seg.segmentation.decoding import EncodedImages, decode_prompts, fuse_attention
 from think2seg.segmentation.devices import choose_device, choose_dtype
 
 CHECKPOINT_SUFFIX = ".pth"
 
 
-class SamSegmenter(BatchedSegmenter[Tensor]):
+class SamSegmenter(BatchedSegmenter[EncodedImages]):
     """A `Sam` that encodes each tile once and decodes the instances of many tiles together."""
 
     def __init__(self, path: Path, *, digest: str, dtype: str = "auto", device: str = "auto") -> None:
@@ -38,7 +39,7 @@ class SamSegmenter(BatchedSegmenter[Tensor]):
         self._sam.image_encoder.to(self._dtype)
         if where.type == "cpu":
             quicken(self._sam.image_encoder)
-            quicken_decoder(self._sam.mask_decoder)
+        fuse_attention(self._sam)
         self.mask_threshold = float(sam.mask_threshold)
 
     @property
@@ -46,20 +47,18 @@ class SamSegmenter(BatchedSegmenter[Tensor]):
         """Side of the square image the encoder sees."""
         return int(self._sam.image_encoder.img_size)
 
-    def _encode(self, tiles: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
-        """(n, c, h, w) float32."""
+    def _encode(self, tiles: Sequence[npt.NDArray[np.uint8]]) -> EncodedImages:
         size = (self.image_px, self.image_px)
         images = [np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR)) for tile in tiles]
         pixels = self._sam.preprocess(torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2))
-        embeddings: Tensor = self._sam.image_encoder(pixels.to(self._dtype)).float()
-        return embeddings
+        return EncodedImages.of(self._sam, self._sam.image_encoder(pixels.to(self._dtype)).float())
 
-    def _joined(self, parts: Sequence[Tensor], count: int) -> Tensor:
-        return torch.cat([*parts])[:count]
+    def _joined(self, parts: Sequence[EncodedImages], count: int) -> EncodedImages:
+        return EncodedImages.joined(parts).at(slice(count))
 
-    def _decode(self, embeddings: Tensor, slots: list[int], prompts: Prompts) -> tuple[Tensor, Tensor]:
+    def _decode(self, embeddings: EncodedImages, slots: list[int], prompts: Prompts) -> tuple[Tensor, Tensor]:
         return decode_prompts(
-            self._sam, embeddings[slots], boxes=prompts.boxes, points=prompts.points, labels=prompts.labels
+            self._sam, embeddings.at(slots), boxes=prompts.boxes, points=prompts.points, labels=prompts.labels
         )
 
 

@@ -25,9 +25,9 @@ from think2seg.segmentation.architecture import (
     WEIGHTS_FILE,
     SamArchitecture,
     build_sam,
-    decode_prompts,
 )
 from think2seg.segmentation.attention import quicken_training
+from think2seg.segmentation.decoding import EncodedImages, decode_prompts
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -133,8 +133,8 @@ class MaskBatches:
 
 def draw(sam: Sam, batch: MaskBatch) -> tuple[Tensor, Tensor]:
     """Mask logits (n, h, w) and predicted IoU (n,) of every instance of a batch, float32."""
-    embeddings = sam.image_encoder(sam.preprocess(batch.images.float()))
-    logits, scores = decode_prompts(sam, embeddings[batch.owner], boxes=batch.boxes, points=batch.points)
+    images = EncodedImages.of(sam, sam.image_encoder(sam.preprocess(batch.images.float())))
+    logits, scores = decode_prompts(sam, images.at(batch.owner), boxes=batch.boxes, points=batch.points)
     return logits.float(), scores.float()
 
 
