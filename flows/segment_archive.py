@@ -128,9 +128,10 @@ def segment_archive(
 
 
 def is_degraded(summary: RunSummary) -> bool:
-    """Whether so many answers could not be read that the prompter should be looked after."""
+    """Whether the prompter should be looked after: unreadable answers, or more false alarms than before."""
     asked = summary.tiles["done"]
-    return asked >= _ENOUGH_TILES and summary.unparsable_tiles > _UNREADABLE_SHARE * asked
+    unreadable = asked >= _ENOUGH_TILES and summary.unparsable_tiles > _UNREADABLE_SHARE * asked
+    return unreadable or summary.has_more_false_alarms
 
 
 def _announce(summary: RunSummary) -> None:

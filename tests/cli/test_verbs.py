@@ -78,7 +78,7 @@ def test_the_contract_of_a_run(world: Miniature, think2seg: Think2Seg) -> None:
     summary = first.document
     assert set(summary) == {
         "monitor", "monitor_hash", "cubes", "acquisitions", "blocks", "tiles", "failures", "seconds", "square_km",
-        "seam_ratio", "reasons", "unparsable_tiles", "unknown_tiles", "exit_code",
+        "seam_ratio", "reasons", "unparsable_tiles", "unknown_tiles", "probes", "exit_code",
     }  # fmt: skip
     assert summary["monitor"] == "miniature"
     assert summary["cubes"] == [str(world.cube)]

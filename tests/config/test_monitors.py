@@ -105,6 +105,7 @@ def test_defaults_come_from_the_archive(monitor_file: Path) -> None:
         ("question: ponds\n", "question: ponds\nquestions: [lakes]\n", ["not both"]),
         ("question: ponds\n", "questions: [ponds, lakes]\n", ["{question}", "cube.uri"]),
         ("question: ponds\n", "questions: [ponds, ponds]\n", ["twice"]),
+        ("question: ponds\n", "questions: [ponds]\nprobes: [ships]\n", ["probes names 'ships'", "['ponds']"]),
         ("question: ponds\n", "question: a\nquestion: b\n", ["line 3", "second time", "line 2"]),
         ("  kind: bbox", " kind: [", ["line"]),
         (MONITOR, "- a\n", ["list", "mapping"]),

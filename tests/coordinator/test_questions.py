@@ -61,6 +61,22 @@ def test_a_question_that_is_added_later_catches_up_alone(world: Miniature, tmp_p
     assert len(open_cube(tmp_path / "water.zarr")["time"]) == 3
 
 
+def test_what_probes_find_is_counted_beside_what_they_found_before(world: Miniature, tmp_path: Path) -> None:
+    sections = asking(tmp_path, *QUESTIONS, probes=[QUESTIONS[1]])
+    plain, probing = world.monitor(**asking(tmp_path, *QUESTIONS)), world.monitor(**sections)
+    assert plain.hash == probing.hash, "a probe may be named at any time"
+    first = world.run(**sections)
+    assert first.probes["blocks"] == 12
+    assert first.probes["false_alarms"] > 0
+    assert (first.probes["blocks_before"], first.probes["false_alarms_before"]) == (0, 0)
+    assert not first.has_more_false_alarms
+    again = world.run(**sections)
+    assert again.probes == {
+        "blocks_before": 12, "false_alarms_before": first.probes["false_alarms"], "blocks": 0, "false_alarms": 0
+    }  # fmt: skip
+    assert world.run(**asking(tmp_path, *QUESTIONS)).probes == {}
+
+
 def test_questions_that_a_uri_cannot_tell_apart_are_refused(world: Miniature, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="share one cube"):
         world.run(**asking(tmp_path, "open water", "open, water?"))

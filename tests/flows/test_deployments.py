@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from flows.import_review import import_review
 from flows.retrain_prompter import retrain_prompter
-from flows.segment_archive import segment_archive
+from flows.segment_archive import is_degraded, segment_archive
 from think2seg.config import load_monitor
+from think2seg.coordinator import RunSummary
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORS = sorted((ROOT / "conf/monitors").glob("*.yaml"))
@@ -67,8 +69,47 @@ def test_form_of_parameters_explains_itself(flow: Any, required: list[str]) -> N
     assert all(field["description"] for field in schema["properties"].values())
 
 
+def probes(blocks: int, alarms: int, blocks_before: int, alarms_before: int) -> dict[str, int]:
+    return {
+        "blocks": blocks,
+        "false_alarms": alarms,
+        "blocks_before": blocks_before,
+        "false_alarms_before": alarms_before,
+    }
+
+
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_entrypoint_is_the_flow(name: str) -> None:
     file, _, function = DEPLOYMENTS[name]["entrypoint"].partition(":")
     assert (ROOT / file).is_file()
     assert function == segment_archive.fn.__name__
+
+
+@pytest.mark.parametrize(
+    ("changes", "degraded"),
+    [
+        ({}, False),
+        ({"unparsable_tiles": 5}, False),
+        ({"unparsable_tiles": 6}, True),
+        ({"tiles": {"done": 19}, "unparsable_tiles": 19}, False),
+        ({"probes": probes(20, 1, 200, 10)}, False),
+        ({"probes": probes(20, 10, 200, 10)}, True),
+        ({"probes": probes(20, 0, 200, 100)}, False),
+        ({"probes": probes(20, 20, 0, 0)}, False),
+        ({"probes": probes(0, 0, 200, 10)}, False),
+    ],
+)
+def test_what_calls_for_a_retraining(changes: dict[str, Any], degraded: bool) -> None:
+    summary = RunSummary(
+        monitor="ponds",
+        monitor_hash="",
+        cubes=(),
+        acquisitions={"done": 1, "skipped": 0, "failed": 0},
+        blocks={},
+        tiles={"done": 100},
+        failures=(),
+        seconds={"total": 1.0},
+        square_km=1.0,
+        seam_ratio=None,
+    )
+    assert is_degraded(replace(summary, **changes)) is degraded

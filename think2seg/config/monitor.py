@@ -275,6 +275,8 @@ class Monitor(Part):
     questions: tuple[Question, ...] = ()
     """Asked of the same tiles, which are read and encoded once for all of them; each has a cube of its own, and
     ``cube.uri`` holds ``{question}``."""
+    probes: tuple[Question, ...] = ()
+    """Those of `questions` whose answer should be *nothing here*: finding more of them tells that the model errs."""
     region: Region
     source: Source
     grid: GridOptions = GridOptions()
@@ -296,6 +298,8 @@ class Monitor(Part):
             raise ValueError("the same question stands twice under questions")
         if len(self.questions) > 1 and "{question}" not in self.cube.uri:
             raise ValueError("each of several questions has a cube of its own: put {question} into cube.uri")
+        if unknown := [probe for probe in self.probes if probe not in self.questions]:
+            raise ValueError(f"probes names {unknown[0]!r}; probes are some of the questions: {list(self.questions)}")
         return self
 
     @property
@@ -305,9 +309,9 @@ class Monitor(Part):
 
     @property
     def hash(self) -> str:
-        """Hash of what is asked, of what and by whom; not of title, places, budget, schedule or cluster."""
+        """Hash of what is asked, of what and by whom; not of title, probes, places, budget, schedule or cluster."""
         server = {"url", "api_key_variable", "concurrency", "timeout_s", "retries"}
-        left_out: dict[str, Any] = dict.fromkeys(("title", "region", "budget", "schedule", "cluster"), True)
+        left_out: dict[str, Any] = dict.fromkeys(("title", "probes", "region", "budget", "schedule", "cluster"), True)
         kept = self.model_dump(mode="json", exclude=left_out | {"models": {"prompter": server}})
         del kept["cube"]["uri"], kept["source"]["catalog"]
         for name, plain in (("question", None), ("questions", []), ("gates", Gates().model_dump(mode="json"))):

@@ -30,6 +30,8 @@ _MAX_GROUPS = 40
 _MIN_BLOCKS_PER_GROUP = 32
 _EARLIER = 3
 """Acquisitions before its own among which a job may find the last clear look."""
+_LOOKED_BACK = 10
+"""Steps of a probe's cube with which a run's false alarms are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,7 @@ class ArchiveRun:
             reasons=reasons,
             unparsable_tiles=tally.unparsable_tiles,
             unknown_tiles=tally.unknown_tiles,
+            probes=dict(tally.probes),
         )
 
     def _with_earlier(self, orders: Sequence[WorkOrder]) -> Sequence[WorkOrder]:
@@ -220,7 +223,13 @@ class _OpenCube:
         self._planned = planned
         work, zone = planned.plan.work, planned.zone
         n_steps = max((line.step for line in work if line.step is not None), default=-1) + 1
-        n = max(n_steps, len(self._cube.ledger().entries))
+        held = self._cube.ledger().entries
+        n = max(n_steps, len(held))
+        self._is_probe = planned.spec.question in self._monitor.probes
+        if self._is_probe:
+            earlier = (receipt for entry in held[-_LOOKED_BACK:] for receipt in self._cube.receipts(entry.step))
+            self._tally.add_probes(earlier, before=True)
+            self._tally.add_probes((), before=False)
         self.spec = RunSpec(
             targets=(Target(question=planned.spec.question, writer=self._cube.writer(n, self._lease)),),
             grid=zone.grid,
@@ -276,6 +285,8 @@ class _OpenCube:
             self._published.add(_step(line))
             self._n_published += len(keys)
             self._tally.add(receipts)
+            if self._is_probe:
+                self._tally.add_probes(receipts, before=False)
             for key in keys:
                 del self._receipts[key]
 

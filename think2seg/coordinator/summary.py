@@ -14,6 +14,7 @@ STAGES = ("search", "read", "prompt", "segment", "write")
 _NOT_ASKED = {"cloud", "gated"}
 _FAILED = {"failed"}
 _UNREADABLE = ("unparsable", "truncated")
+_CHANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,22 @@ class RunSummary:
     """Tiles whose answer stayed unreadable, or was cut off."""
     unknown_tiles: int = 0
     """Tiles of which the prompter said that it does not know the concept: not observed, which is not absent."""
+    probes: dict[str, int] = field(default_factory=dict)
+    """Observed blocks of probes, and those where something was found: ``blocks``, ``false_alarms``; ``…_before`` in the
+    latest steps before this run. Empty without probes."""
+
+    @property
+    def has_more_false_alarms(self) -> bool:
+        """Whether probes found something more often than before, by Fisher's exact test (one-sided, 1 %)."""
+        if not self.probes:
+            return False
+        from scipy.stats import fisher_exact
+
+        table = [
+            [self.probes[f"false_alarms{when}"], self.probes[f"blocks{when}"] - self.probes[f"false_alarms{when}"]]
+            for when in ("", "_before")
+        ]
+        return bool(fisher_exact(table, alternative="greater").pvalue < _CHANCE)
 
     @property
     def exit_code(self) -> int:
@@ -77,6 +94,7 @@ class RunSummary:
             "reasons": self.reasons,
             "unparsable_tiles": self.unparsable_tiles,
             "unknown_tiles": self.unknown_tiles,
+            "probes": self.probes,
             "exit_code": self.exit_code,
         }
 
@@ -97,6 +115,8 @@ class Tally:
         """Stage → seconds, summed over workers."""
         self.failures: list[dict[str, Any]] = []
         """Rows of `failure_rows`."""
+        self.probes: Counter[str] = Counter()
+        """See `RunSummary.probes`."""
         self.failed: set[str] = set()
         """Acquisitions of which a block failed."""
         self._acquisitions: set[str] = set()
@@ -106,6 +126,13 @@ class Tally:
     def done(self) -> set[str]:
         """Acquisitions of which no block failed."""
         return self._acquisitions - self.failed
+
+    def add_probes(self, receipts: Iterable[Receipt], *, before: bool) -> None:
+        """Count what probes found, in this run or before it."""
+        when = "_before" if before else ""
+        seen = [receipt for receipt in receipts if receipt.observed_px]
+        self.probes[f"blocks{when}"] += len(seen)
+        self.probes[f"false_alarms{when}"] += sum(receipt.present_px > 0 for receipt in seen)
 
     def add(self, receipts: Iterable[Receipt]) -> None:
         """Count some more."""
