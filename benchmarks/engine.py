@@ -21,6 +21,7 @@ import resource
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.errors import NotGeoreferencedWarning
 from reference_loop import MONITOR, QUESTIONS, Key, ReferenceWorker, Took
 from rich.console import Console
 from rich.table import Table
@@ -143,6 +145,7 @@ class EngineWorker:
     @classmethod
     def start(cls) -> None:
         """Load the pair and answer once, which takes longer than later."""
+        warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
         cls.models = Models.load(load_monitor(MONITOR).models, threads=1)
         blank = np.full((192, 192, 3), 90, np.uint8)
         cls.models.prompter.ask([blank], QUESTIONS[0])
@@ -236,6 +239,7 @@ class Bench:
 def main() -> None:
     """Measure, print a table, and the ratios as the last line."""
     options, cores = _options(), os.cpu_count() or 1
+    os.environ["MALLOC_ARENA_MAX"] = "1"  # as workers of a run are started
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.errors import NotGeoreferencedWarning
 
 from think2seg.engine import RunSpec
 from think2seg.imagery import BLOCKING, cut_tiles, read_block
@@ -61,6 +63,7 @@ class ReferenceWorker:
         from think2seg.segmentation.architecture import load_sam_folder
 
         disable_progress_bar()
+        warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
         folder = resolve("prompter", "champion")
         cls.said = read_description(folder)
         cls.template = folder_template(folder, cls.said, None)
