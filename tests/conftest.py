@@ -18,6 +18,7 @@ hypothesis.settings.register_profile("suite", derandomize=True)
 hypothesis.settings.register_profile("search")
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job inherits as ignored
+os.environ.pop("COLUMNS", None)  # which the processes of pytest-xdist find set to 80
 os.environ["THINK2SEG_REGISTRY"] = os.path.join(os.devnull, "registry")  # whatever lies in the working directory
 
 _LONGEST = ("flows", "coordinator", "learning")
