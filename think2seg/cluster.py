@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import dask
 import distributed
+from distributed.client import _wait
 from rasterio.errors import NotGeoreferencedWarning
 
 from think2seg import config
@@ -161,7 +162,9 @@ class Cluster:
         alone_s = 0.0
         while True:
             try:
-                return list(distributed.wait(list(running), timeout=_LOOK_S, return_when="FIRST_COMPLETED").done)
+                # what `distributed.wait` does, which knows no client but the process's default one
+                found = self._client.sync(_wait, list(running), timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+                return list(found.done)
             except CancelledError as error:
                 raise _lost("The connection to the Dask scheduler was lost.") from error
             except TimeoutError:
@@ -232,7 +235,7 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
                 env={"OMP_NUM_THREADS": str(_TORCH_THREADS)},
             )
             stack.enter_context(local)
-        yield _checked(stack.enter_context(distributed.Client(local)), options)
+        yield _checked(stack.enter_context(distributed.Client(local, set_as_default=False)), options)
 
 
 @contextmanager
@@ -258,7 +261,7 @@ def _checked(client: distributed.Client, options: config.ClusterOptions) -> Clus
 @contextmanager
 def _remote_client(address: str) -> Iterator[distributed.Client]:
     try:
-        client = distributed.Client(address, timeout=_CONNECT_S)
+        client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"No Dask scheduler answers at {address}.",
