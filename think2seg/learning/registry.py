@@ -202,7 +202,8 @@ def first_champion(registry: Registry) -> Version:
     folder = bundled("prompter")
     with explained(registry.uri):
         number = _registered(registry, folder, weights_digest(folder), Training())
-        _tag(registry, number, "champion_since", _now())
+        if not registry.named(str(number)).promoted:
+            _tag(registry, number, "champion_since", _now())
         registry.client.set_registered_model_alias(MODEL, "champion", str(number))
     return registry.named("champion")
 
