@@ -48,6 +48,8 @@ class DenseTargets:
     """(b, cells) bool, cells with a known owning instance."""
     boxes: Tensor
     """(b, cells, 8) float32: box and two points of the owning instance, pixels of the frame."""
+    weights: Tensor
+    """(b, cells) float32, what the box of an owned cell counts: instances of many cells do not drown small ones."""
     ordinals: Tensor
     """(b, cells, heads) int64: place of the anchored instance among its own concept, and among each wider group."""
 
@@ -55,8 +57,11 @@ class DenseTargets:
 def dense_targets(images: Iterable[tuple[frozenset[str], Sequence[Anchored]]]) -> DenseTargets:
     """Targets of images given by their completely labelled concepts and anchored instances."""
     columns = [_image_targets(labelled, anchored) for labelled, anchored in images]
-    present, known, owners, owned, boxes, ordinals = (torch.from_numpy(np.stack(c)) for c in zip(*columns, strict=True))
-    return DenseTargets(present=present, known=known, owners=owners, owned=owned, boxes=boxes, ordinals=ordinals)
+    stacked = (torch.from_numpy(np.stack(column)) for column in zip(*columns, strict=True))
+    present, known, owners, owned, boxes, weights, ordinals = stacked
+    return DenseTargets(
+        present=present, known=known, owners=owners, owned=owned, boxes=boxes, weights=weights, ordinals=ordinals
+    )
 
 
 def _image_targets(labelled: frozenset[str], anchored: Sequence[Anchored]) -> tuple[np.ndarray, ...]:
@@ -76,11 +81,14 @@ def _image_targets(labelled: frozenset[str], anchored: Sequence[Anchored]) -> tu
     owners = np.zeros((N_CELLS, len(CONCEPTS) + 1), np.bool_)
     owners[~owned] = [*(known == 0), True]
     boxes = np.zeros((N_CELLS, 8), np.float32)
+    weights = np.zeros(N_CELLS, np.float32)
+    held = np.bincount(owner[owned], minlength=len(anchored))
     for cell in np.flatnonzero(owned):
         item = anchored[owner[cell]]
         owners[cell, index[item.concept]] = True
         boxes[cell] = [*item.box, *item.points[0], *item.points[1]]
-    return present, known, owners, owned, boxes, _ordinals(anchored)
+        weights[cell] = held[owner[cell]] ** -0.5
+    return present, known, owners, owned, boxes, weights, _ordinals(anchored)
 
 
 def _ordinals(anchored: Sequence[Anchored]) -> np.ndarray:
@@ -140,7 +148,9 @@ class DenseHeads(nn.Module):
         values = values[targets.owned]
         soft = torch.softmax(-0.5 * ((self.bins - values[..., None]) / self.spread) ** 2, dim=-1)
         log_share = logits[targets.owned].view(-1, 8, N_BINS).log_softmax(-1)
-        return (soft * ((soft + 1e-9).log() - log_share)).sum(-1).mean()
+        losses = (soft * ((soft + 1e-9).log() - log_share)).sum(-1).mean(-1)
+        weights = targets.weights[targets.owned]
+        return (losses * weights).sum() / weights.sum()
 
     @torch.no_grad()
     def box_iou(self, features: Tensor, targets: DenseTargets) -> float:

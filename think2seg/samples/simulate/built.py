@@ -52,7 +52,7 @@ def building(canvas: Canvas, *, length_px: float, angle: float, gap_px: float = 
     rng = canvas.rng
     width = length_px * float(rng.uniform(0.45, 1.0))
     for _ in range(_TRIES):
-        along, across = canvas.frame(angle, *canvas.point(canvas.px(4)))
+        along, across = canvas.frame(angle, *canvas.inner_point(length_px / 2))
         mask = _box(along, across, length_px, width)
         if canvas.chance(0.25):
             mask |= _box(along - length_px * 0.3, across - width * 0.45, length_px * 0.4, width * 0.7)
@@ -77,7 +77,7 @@ def sports_field(canvas: Canvas) -> None:
     rng = canvas.rng
     length = canvas.between(30, 88)
     for _ in range(_TRIES):
-        along, across = canvas.frame(float(rng.uniform(0, math.pi)), *canvas.point(canvas.px(16)))
+        along, across = canvas.frame(float(rng.uniform(0, math.pi)), *canvas.inner_point(length / 2))
         kind = int(rng.integers(4))
         if kind == 0:
             mask = _track(along, across, length, length * 0.55)
@@ -158,7 +158,7 @@ def solar_farm(canvas: Canvas) -> None:
     length, width = canvas.between(26, 110), canvas.between(22, 70)
     for _ in range(_TRIES):
         angle = float(rng.choice((0.0, rng.normal(0, 0.15), rng.uniform(0, math.pi))))
-        along, across = canvas.frame(angle, *canvas.point(canvas.px(14)))
+        along, across = canvas.frame(angle, *canvas.inner_point(length / 2))
         mask = _box(along, across, length, width)
         if canvas.chance(0.4):
             mask &= ~_box(along - length / 2, across - width / 2, length * 0.7, width * 0.8)

@@ -34,6 +34,8 @@ AREAS = frozenset({"lake", "river", "forest", "clearing", "farmland", "burnt are
 MAX_PER_CONCEPT = 8
 MAX_PER_SCENE = 16
 MIN_INSTANCE_PX = 64
+MIN_PIECE_PX = 200
+"""Smaller pieces of an area are slivers: they are seen, and neither listed nor missed."""
 REFERENCE_PX = 224
 """Lengths of the grammar are given for scenes of this size."""
 
@@ -86,6 +88,10 @@ class Canvas:
     def frame(self, angle: float, row: float, column: float) -> tuple[Field, Field]:
         """Distances along and across a direction, see `texture.frame`."""
         return texture.frame(self.size, angle, row, column)
+
+    def inner_point(self, radius_px: float) -> tuple[float, float]:
+        """A random (row, column); two out of three times far enough inside for an object of that radius."""
+        return self.point(min(radius_px, self.size * 0.4) if self.chance(0.67) else self.px(6))
 
     def point(self, margin_px: float = 0.0) -> tuple[float, float]:
         """A random (row, column) at least `margin_px` inside."""
@@ -166,17 +172,20 @@ class Canvas:
         """Visible instances, the concepts listed completely, and the (y, x) slivers too small to count.
 
         A concept with more than 8 instances is not listed at all, and neither is the most numerous one of a
-        scene with more than 16.
+        scene with more than 16, nor one of which only slivers are seen.
         """
         found: dict[str, list[Mask]] = {}
         slivers = np.zeros_like(self.taken)
+        seen = set()
         for concept in CONCEPTS:
+            least = MIN_PIECE_PX if concept in AREAS else MIN_INSTANCE_PX
             for mask in self._pieces(concept):
-                if np.count_nonzero(mask) >= MIN_INSTANCE_PX * (self.size / REFERENCE_PX) ** 2:
+                seen.add(concept)
+                if np.count_nonzero(mask) >= least * (self.size / REFERENCE_PX) ** 2:
                     found.setdefault(concept, []).append(mask)
                 else:
                     slivers |= mask
-        listed = set(CONCEPTS) - self.unlisted
+        listed = set(CONCEPTS) - self.unlisted - (seen - set(found))
         for concept in self.unlisted & set(found):
             del found[concept]
         crowded = {concept for concept, masks in found.items() if len(masks) > MAX_PER_CONCEPT}

@@ -30,10 +30,10 @@ class Look:
     """Probability of a cloud or its shadow on the tile."""
 
 
-DRONE = Look(name="drone", gsd_m=(0.15, 0.6), gain=(0.8, 1.2), finest=0.7, clouds=0.02)
-AERIAL = Look(name="aerial", gsd_m=(0.6, 2.0), gain=(0.75, 1.2), finest=0.6, clouds=0.03)
-REGIONAL = Look(name="regional", gsd_m=(2.0, 6.0), gain=(0.75, 1.15), finest=0.55, clouds=0.08)
-SATELLITE = Look(name="satellite", gsd_m=(8.0, 12.0), gain=(0.4, 1.15), finest=0.5, clouds=0.2)
+DRONE = Look(name="drone", gsd_m=(0.15, 0.6), gain=(0.8, 1.2), finest=0.75, clouds=0.02)
+AERIAL = Look(name="aerial", gsd_m=(0.6, 2.0), gain=(0.75, 1.2), finest=0.65, clouds=0.03)
+REGIONAL = Look(name="regional", gsd_m=(2.0, 6.0), gain=(0.75, 1.15), finest=0.6, clouds=0.05)
+SATELLITE = Look(name="satellite", gsd_m=(8.0, 12.0), gain=(0.5, 1.15), finest=0.55, clouds=0.15)
 
 
 def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
@@ -46,12 +46,12 @@ def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
         bands *= 1 + np.float32(rng.uniform(0, 0.3) / canvas.size) * along
     gain = rng.uniform(*look.gain) * (1 + rng.normal(0, 0.045, 3))
     offset = rng.normal(0, 5) + rng.normal(0, 2, 3)
-    if canvas.chance(0.2):
-        haze = rng.uniform(0.05, 0.3)
+    if canvas.chance(0.12):
+        haze = rng.uniform(0.05, 0.25)
         veil = rng.uniform(150, 215) + np.array([-6, 0, 8])
         gain, offset = gain * (1 - haze), offset * (1 - haze) + haze * veil
-    if canvas.chance(0.2):
-        grey = np.float32(rng.uniform(-0.5, 0.35)) * bands.mean(axis=0)
+    if canvas.chance(0.1):
+        grey = np.float32(rng.uniform(-0.4, 0.3)) * bands.mean(axis=0)
         bands += grey - grey.mean()
     bands *= gain.astype(np.float32)[:, None, None]
     bands += offset.astype(np.float32)[:, None, None]
@@ -67,7 +67,7 @@ def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
 def _resample(canvas: Canvas, image: Image, look: Look) -> Image:
     """Lose sharpness as optics and resampling do."""
     picture = PilImage.fromarray(image)
-    if canvas.chance(0.5):
+    if canvas.chance(0.35):
         smaller = round(canvas.size * float(canvas.rng.uniform(look.finest, 0.95)))
         picture = picture.resize((smaller, smaller), PilImage.Resampling.BOX)
         picture = picture.resize((canvas.size, canvas.size), PilImage.Resampling.BICUBIC)
@@ -79,7 +79,7 @@ def _resample(canvas: Canvas, image: Image, look: Look) -> Image:
 
 
 def _compress(canvas: Canvas, image: Image) -> Image:
-    if not canvas.chance(0.35):
+    if not canvas.chance(0.25):
         return image
     buffer = io.BytesIO()
     PilImage.fromarray(image).save(buffer, "JPEG", quality=int(canvas.rng.integers(45, 95)))

@@ -84,7 +84,7 @@ def _wetland(canvas: Canvas) -> None:
             canvas,
             parcel_px=canvas.between(60, 130),
             count=int(rng.integers(2, 7)),
-            crop_share=float(rng.uniform(0.6, 1)),
+            crop_share=float(rng.uniform(0.85, 1)),
         )
     else:
         ground.open_ground(canvas, palette.GRASS + palette.MARSH if canvas.chance(0.7) else palette.SOIL)
@@ -110,7 +110,7 @@ def _farmland(canvas: Canvas) -> None:
     """Fields with woods, ponds, lanes and a river."""
     rng = canvas.rng
     angle = ground.parcels(
-        canvas, parcel_px=canvas.between(36, 110), count=int(rng.integers(2, 10)), crop_share=float(rng.uniform(0.8, 1))
+        canvas, parcel_px=canvas.between(36, 110), count=int(rng.integers(2, 10)), crop_share=float(rng.uniform(0.9, 1))
     )
     _some(canvas, ((0.15, ground.pivot), (0.35, ground.damp_patch), (0.3, water.river), (0.2, vegetation.burnt_area)))
     for _ in range(rng.choice(3, p=(0.65, 0.2, 0.15))):
@@ -174,7 +174,7 @@ def _harbour(canvas: Canvas) -> None:
     elif kind == 1:
         water.shoreline(canvas)
     elif kind == 2:
-        water.round_lake(canvas, radius_px=canvas.between(60, 95), anywhere=False)
+        water.round_lake(canvas, radius_px=canvas.between(60, 95))
     else:
         water.river(canvas)
         water.shoreline(canvas)
@@ -223,7 +223,7 @@ def _lake(canvas: Canvas) -> None:
 
 
 def _lake_with_ships(canvas: Canvas) -> None:
-    water.round_lake(canvas, radius_px=canvas.between(40, 80), anywhere=False)
+    water.round_lake(canvas, radius_px=canvas.between(40, 80))
     for _ in range(canvas.rng.integers(1, 4)):
         built.ship(canvas)
 
@@ -264,13 +264,13 @@ def _some(canvas: Canvas, objects: Sequence[tuple[float, Callable[[Canvas], None
 
 
 _GRAMMAR: tuple[tuple[Callable[[Canvas], None], float, tuple[Look, ...]], ...] = (
-    (_plain, 0.65, (DRONE, AERIAL, AERIAL, REGIONAL)),
-    (_wetland, 0.12, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
-    (_farmland, 0.06, (AERIAL, REGIONAL, SATELLITE)),
+    (_plain, 0.6, (DRONE, AERIAL, AERIAL, REGIONAL)),
+    (_wetland, 0.14, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
+    (_farmland, 0.08, (AERIAL, REGIONAL, SATELLITE)),
     (_forest, 0.06, (AERIAL, REGIONAL, SATELLITE, SATELLITE)),
-    (_town, 0.05, (DRONE, DRONE, AERIAL)),
-    (_harbour, 0.02, (DRONE, AERIAL, REGIONAL)),
-    (_open, 0.04, (AERIAL, REGIONAL, SATELLITE)),
+    (_town, 0.06, (DRONE, DRONE, AERIAL)),
+    (_harbour, 0.03, (DRONE, AERIAL, REGIONAL)),
+    (_open, 0.03, (AERIAL, REGIONAL, SATELLITE)),
 )
 
 

@@ -44,7 +44,7 @@ def forest_backdrop(canvas: Canvas) -> None:
 def _patch(canvas: Canvas, radius_px: float, *, ragged: float, straight: float) -> tuple[Mask, Field]:
     """A rounded or straight-edged patch: its mask and a height that is 0 on its edge, negative inside."""
     rng = canvas.rng
-    row, column = canvas.point(canvas.px(6))
+    row, column = canvas.inner_point(radius_px)
     along, across = canvas.frame(float(rng.uniform(0, math.pi)), row, column)
     stretch = float(rng.uniform(0.6, 1.6))
     along, across = np.abs(along / np.float32(radius_px * stretch)), np.abs(across / np.float32(radius_px / stretch))
@@ -84,7 +84,7 @@ def clearing(canvas: Canvas, *, radius_px: float) -> None:
     if not canvas.is_free(mask, 0.02):
         return
     kinds = (palette.SOIL, palette.SAND, palette.GRASS, palette.SALT, ((132, 140, 96), (150, 132, 104)))
-    kind = kinds[rng.choice(len(kinds), p=(0.4, 0.2, 0.15, 0.1, 0.15))]
+    kind = kinds[rng.choice(len(kinds), p=(0.4, 0.25, 0.05, 0.15, 0.15))]
     forest = canvas.shows(frozenset({"forest"}))
     canvas.paint(mask, pick(rng, kind), rng.uniform(3, 10), int(rng.integers(1, 5)))
     if canvas.chance(0.3):
@@ -104,7 +104,7 @@ def clearing(canvas: Canvas, *, radius_px: float) -> None:
 def burnt_area(canvas: Canvas) -> None:
     """A burn scar: charred, ragged, paler or reddish where the fire was weak, with unburnt islands."""
     rng = canvas.rng
-    mask, height = _patch(canvas, canvas.between(24, 80), ragged=float(rng.uniform(0.1, 0.3)), straight=0.0)
+    mask, height = _patch(canvas, canvas.between(24, 80), ragged=float(rng.uniform(0.05, 0.18)), straight=0.0)
     mask &= ~canvas.shows(WATER)
     if not canvas.is_free(mask, 0.05):
         return

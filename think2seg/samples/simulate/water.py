@@ -20,10 +20,10 @@ WATER = frozenset({"lake", "river"})
 
 def water_colour(canvas: Canvas) -> Field:
     """A colour of water; now and then one that is hard to tell from the ground nearby."""
-    if canvas.chance(0.08):
+    if canvas.chance(0.02):
         row, column = (int(value) for value in canvas.point())
         return np.asarray(canvas.bands[:, row, column] * np.float32(canvas.rng.uniform(0.75, 1.0)) + np.float32(2))
-    kind = canvas.rng.choice(len(_KINDS), p=(0.24, 0.2, 0.3, 0.12, 0.14))
+    kind = canvas.rng.choice(len(_KINDS), p=(0.36, 0.3, 0.18, 0.08, 0.08))
     return pick(canvas.rng, _KINDS[kind])
 
 
@@ -38,12 +38,12 @@ def fill_water(canvas: Canvas, mask: Mask, depth: Field, colour: Field) -> None:
     def mix(weight: Field, other: Field) -> None:
         surface[:] += weight[mask] * (other[:, None] - surface)
 
-    if canvas.chance(0.3):
+    if canvas.chance(0.12):
         along, _ = canvas.frame(float(rng.uniform(0, 2 * math.pi)), *canvas.point())
         slope = np.clip(0.5 + along / np.float32(canvas.between(120, 420)), 0, 1)
         mix(slope * np.float32(rng.uniform(0.3, 1)), pick(rng, _KINDS[rng.integers(len(_KINDS))]))
-    if canvas.chance(0.5):
-        fringe = np.clip(1 - depth / np.float32(rng.uniform(0.1, 0.5)), 0, 1)
+    if canvas.chance(0.3):
+        fringe = np.clip(1 - depth / np.float32(rng.uniform(0.1, 0.3)), 0, 1)
         shallow = pick(rng, palette.BROWN_WATER + palette.GREEN_WATER + palette.DARK_WATER)
         mix(fringe * np.float32(rng.uniform(0.2, 0.8)), shallow)
     light = np.float32(rng.uniform(0.3, 2.2)) * canvas.noise(int(rng.integers(1, 4)))
@@ -63,15 +63,15 @@ def _shores(canvas: Canvas, height: Field, level: float) -> None:
     rng = canvas.rng
     wobble = np.float32(0.3) * canvas.noise(4)
     ground = ~canvas.shows(WATER)
-    if canvas.chance(0.5):
-        ring = np.clip(1.5 - (height - level) / (np.float32(rng.uniform(0.15, 0.5)) * (1 + wobble)), 0, 1)
+    if canvas.chance(0.35):
+        ring = np.clip(1.5 - (height - level) / (np.float32(rng.uniform(0.1, 0.35)) * (1 + wobble)), 0, 1)
         canvas.blend(ring * ground * np.float32(rng.uniform(0.4, 1)), pick(rng, palette.MARSH))
-    if canvas.chance(0.55):
-        ring = np.clip(1.5 - (height - level) / (np.float32(rng.uniform(0.06, 0.4)) * (1 + wobble)), 0, 1)
+    if canvas.chance(0.4):
+        ring = np.clip(1.5 - (height - level) / (np.float32(rng.uniform(0.04, 0.25)) * (1 + wobble)), 0, 1)
         pale = palette.SALT if canvas.chance(0.7) else palette.SAND + palette.SOIL
         canvas.blend(ring * ground * np.float32(rng.uniform(0.5, 1)), pick(rng, pale))
-    if canvas.chance(0.5):
-        ring = np.clip(1.5 - (height - level) / np.float32(rng.uniform(0.02, 0.09)), 0, 1)
+    if canvas.chance(0.3):
+        ring = np.clip(1.5 - (height - level) / np.float32(rng.uniform(0.02, 0.06)), 0, 1)
         canvas.blend(ring * ground * np.float32(rng.uniform(0.4, 0.9)), pick(rng, palette.DARK_WATER))
 
 
@@ -94,14 +94,14 @@ def potholes(canvas: Canvas, *, cover: float) -> None:
         canvas.blend(algae * np.float32(rng.uniform(0.3, 0.8)), pick(rng, palette.GREEN_WATER))
 
 
-def round_lake(canvas: Canvas, *, radius_px: float, anywhere: bool = True) -> bool:
+def round_lake(canvas: Canvas, *, radius_px: float) -> bool:
     """One lake or pond of compact, rounded outline; False where there was no room for it."""
     rng = canvas.rng
-    row, column = canvas.point(0.0 if anywhere else min(radius_px, canvas.size * 0.4))
+    row, column = canvas.inner_point(radius_px)
     along, across = canvas.frame(float(rng.uniform(0, math.pi)), row, column)
     stretch = np.float32(rng.uniform(0.65, 1.0))
     distance = np.sqrt(along * along * stretch + across * across / stretch) / np.float32(radius_px)
-    height = distance - 1 + np.float32(rng.uniform(0.05, 0.3)) * canvas.noise(5 if radius_px < canvas.px(30) else 6)
+    height = distance - 1 + np.float32(rng.uniform(0.04, 0.18)) * canvas.noise(5 if radius_px < canvas.px(30) else 6)
     mask = height < 0
     if not canvas.is_free(mask, 0.03):
         return False
