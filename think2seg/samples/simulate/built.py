@@ -75,7 +75,7 @@ def building(canvas: Canvas, *, length_px: float, angle: float, gap_px: float = 
 def sports_field(canvas: Canvas) -> None:
     """A pitch, a running track around one, a hard court or a ball field."""
     rng = canvas.rng
-    length = canvas.between(30, 88)
+    length = canvas.between(40, 84)
     for _ in range(_TRIES):
         along, across = canvas.frame(float(rng.uniform(0, math.pi)), *canvas.inner_point(length / 2))
         kind = int(rng.integers(4))
@@ -127,7 +127,7 @@ def _line_marks(canvas: Canvas, along: Field, across: Field, mask: Mask, length:
 def runway(canvas: Canvas) -> None:
     """A landing strip with its markings, often running off the tile."""
     rng = canvas.rng
-    length, width = canvas.between(110, 300), canvas.between(11, 26)
+    length, width = canvas.between(110, 230), canvas.between(12, 24)
     for _ in range(_TRIES):
         along, across = canvas.frame(float(rng.uniform(0, math.pi)), *canvas.point(canvas.size * 0.22))
         mask = _box(along, across, length, width)
@@ -155,13 +155,13 @@ def runway(canvas: Canvas) -> None:
 def solar_farm(canvas: Canvas) -> None:
     """A block of panel rows; one instance, gaps between the rows included."""
     rng = canvas.rng
-    length, width = canvas.between(26, 110), canvas.between(22, 70)
+    length, width = canvas.between(34, 80), canvas.between(26, 56)
     for _ in range(_TRIES):
         angle = float(rng.choice((0.0, rng.normal(0, 0.15), rng.uniform(0, math.pi))))
         along, across = canvas.frame(angle, *canvas.inner_point(length / 2))
         mask = _box(along, across, length, width)
         if canvas.chance(0.4):
-            mask &= ~_box(along - length / 2, across - width / 2, length * 0.7, width * 0.8)
+            mask &= ~_box(along - length / 2, across - width / 2, length * 0.6, width * 0.6)
         if canvas.is_free(mask, 0.03):
             break
     else:

@@ -51,6 +51,8 @@ class Canvas:
     """Direction shadows fall to, radians from the column axis towards the row axis."""
     shadow_px: float
     """Length of the shadow of a one-storey house."""
+    calm: bool = False
+    """Whether water, air and sensor are at their best."""
     bands: Field = field(init=False)
     """(3, y, x) float32, red, green and blue, nominally 0 to 255; whole bands are several times quicker to paint."""
     owner: npt.NDArray[np.int16] = field(init=False)

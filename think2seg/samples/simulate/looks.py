@@ -39,25 +39,25 @@ SATELLITE = Look(name="satellite", gsd_m=(8.0, 12.0), gain=(0.5, 1.15), finest=0
 def develop(canvas: Canvas, look: Look) -> tuple[Image, Mask | None]:
     """The 8-bit picture of a canvas, (y, x, 3) uint8, and what an opaque cloud hides of it, (y, x) bool or None."""
     rng = canvas.rng
-    hidden = _clouds(canvas) if canvas.chance(look.clouds) else None
+    hidden = _clouds(canvas) if canvas.chance(look.clouds) and not canvas.calm else None
     bands = canvas.bands
-    if canvas.chance(0.35):
+    if canvas.chance(0.35) and not canvas.calm:
         along, _ = canvas.frame(float(rng.uniform(0, 2 * math.pi)), canvas.size / 2, canvas.size / 2)
         bands *= 1 + np.float32(rng.uniform(0, 0.3) / canvas.size) * along
     gain = rng.uniform(*look.gain) * (1 + rng.normal(0, 0.045, 3))
     offset = rng.normal(0, 5) + rng.normal(0, 2, 3)
-    if canvas.chance(0.12):
+    if canvas.chance(0.12) and not canvas.calm:
         haze = rng.uniform(0.05, 0.25)
         veil = rng.uniform(150, 215) + np.array([-6, 0, 8])
         gain, offset = gain * (1 - haze), offset * (1 - haze) + haze * veil
-    if canvas.chance(0.1):
+    if canvas.chance(0.1) and not canvas.calm:
         grey = np.float32(rng.uniform(-0.4, 0.3)) * bands.mean(axis=0)
         bands += grey - grey.mean()
     bands *= gain.astype(np.float32)[:, None, None]
     bands += offset.astype(np.float32)[:, None, None]
     np.clip(bands, 0, 255, out=bands)
     image = np.ascontiguousarray(np.moveaxis(bands.astype(np.uint8), 0, -1))
-    picture = _resample(canvas, image, look).astype(np.float32)
+    picture = (image if canvas.calm else _resample(canvas, image, look)).astype(np.float32)
     level = np.float32(rng.uniform(0.3, 4.5))
     picture += level * texture.grain(rng, canvas.size)
     np.clip(picture, 0, 255, out=picture)
@@ -79,7 +79,7 @@ def _resample(canvas: Canvas, image: Image, look: Look) -> Image:
 
 
 def _compress(canvas: Canvas, image: Image) -> Image:
-    if not canvas.chance(0.25):
+    if canvas.calm or not canvas.chance(0.25):
         return image
     buffer = io.BytesIO()
     PilImage.fromarray(image).save(buffer, "JPEG", quality=int(canvas.rng.integers(45, 95)))

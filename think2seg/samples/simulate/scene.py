@@ -205,16 +205,21 @@ def _open(canvas: Canvas) -> None:
         built.ship(canvas)
 
 
+_CALM = 0.7
+"""Share of plain scenes that are seen at their best, too."""
+
+
 def _plain(canvas: Canvas) -> None:
     """A few objects that stand apart on even ground: from these the crowded scenes are learnt several times faster."""
     rng = canvas.rng
-    wooded = canvas.chance(0.2)
+    canvas.calm = canvas.chance(_CALM)
+    wooded = canvas.chance(0.28)
     if wooded:
-        vegetation.forest_backdrop(canvas)
+        vegetation.forest_backdrop(canvas, listed=False)
     else:
         ground.open_ground(canvas, (palette.GRASS, palette.SOIL, palette.SAND)[rng.choice(3, p=(0.6, 0.28, 0.12))])
-    kinds = (*_ISOLATED, _clearings) if wooded else (*_ISOLATED, vegetation.forest_patch)
-    for index in rng.choice(len(kinds), int(rng.integers(1, 5))):
+    kinds = (*_ISOLATED, _clearings, _clearings, _clearings) if wooded else (*_ISOLATED, vegetation.forest_patch)
+    for index in rng.choice(len(kinds), int(rng.integers(1, 6))):
         kinds[index](canvas)
 
 
@@ -234,7 +239,7 @@ def _lane(canvas: Canvas) -> None:
 
 def _clearings(canvas: Canvas) -> None:
     for _ in range(canvas.rng.integers(1, 4)):
-        vegetation.clearing(canvas, radius_px=canvas.between(9, 40))
+        vegetation.clearing(canvas, radius_px=canvas.between(12, 36))
 
 
 def _few_houses(canvas: Canvas) -> None:
@@ -264,13 +269,13 @@ def _some(canvas: Canvas, objects: Sequence[tuple[float, Callable[[Canvas], None
 
 
 _GRAMMAR: tuple[tuple[Callable[[Canvas], None], float, tuple[Look, ...]], ...] = (
-    (_plain, 0.6, (DRONE, AERIAL, AERIAL, REGIONAL)),
-    (_wetland, 0.14, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
-    (_farmland, 0.08, (AERIAL, REGIONAL, SATELLITE)),
-    (_forest, 0.06, (AERIAL, REGIONAL, SATELLITE, SATELLITE)),
-    (_town, 0.06, (DRONE, DRONE, AERIAL)),
-    (_harbour, 0.03, (DRONE, AERIAL, REGIONAL)),
-    (_open, 0.03, (AERIAL, REGIONAL, SATELLITE)),
+    (_plain, 0.7, (DRONE, AERIAL, AERIAL, REGIONAL)),
+    (_wetland, 0.1, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
+    (_farmland, 0.06, (AERIAL, REGIONAL, SATELLITE)),
+    (_forest, 0.04, (AERIAL, REGIONAL, SATELLITE, SATELLITE)),
+    (_town, 0.05, (DRONE, DRONE, AERIAL)),
+    (_harbour, 0.025, (DRONE, AERIAL, REGIONAL)),
+    (_open, 0.025, (AERIAL, REGIONAL, SATELLITE)),
 )
 
 

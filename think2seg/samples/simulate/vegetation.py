@@ -30,14 +30,17 @@ def _canopy_colour(canvas: Canvas) -> Field:
     return pick(canvas.rng, palette.AUTUMN_CANOPY if canvas.chance(0.15) else palette.CANOPY, 5.0)
 
 
-def forest_backdrop(canvas: Canvas) -> None:
-    """Forest all over; its instances are what later paint leaves of it."""
+def forest_backdrop(canvas: Canvas, *, listed: bool = True) -> None:
+    """Forest all over; its instances, where they are `listed`, are what later paint leaves of it."""
     everything = np.ones((canvas.size, canvas.size), np.bool_)
     _crowns(canvas, everything, _canopy_colour(canvas))
-    if canvas.chance(0.4):
+    if canvas.chance(0.4) and not canvas.calm:
         stands = canvas.noise(6) > canvas.rng.normal(0.5, 0.5)
         _crowns(canvas, stands, _canopy_colour(canvas))
-    canvas.claim("forest", everything)
+    if listed:
+        canvas.claim("forest", everything)
+    else:
+        canvas.pass_over("forest", everything)
     canvas.taken[:] = False
 
 
@@ -46,7 +49,7 @@ def _patch(canvas: Canvas, radius_px: float, *, ragged: float, straight: float) 
     rng = canvas.rng
     row, column = canvas.inner_point(radius_px)
     along, across = canvas.frame(float(rng.uniform(0, math.pi)), row, column)
-    stretch = float(rng.uniform(0.6, 1.6))
+    stretch = float(rng.uniform(0.75, 1.35))
     along, across = np.abs(along / np.float32(radius_px * stretch)), np.abs(across / np.float32(radius_px / stretch))
     if canvas.chance(straight):
         height = np.maximum(along, across) - 1 + np.float32(ragged * 0.25) * canvas.noise(3)
@@ -58,7 +61,7 @@ def _patch(canvas: Canvas, radius_px: float, *, ragged: float, straight: float) 
 
 def forest_patch(canvas: Canvas) -> None:
     """A wood between fields or in open ground."""
-    radius = canvas.between(18, 62)
+    radius = canvas.between(18, 48)
     mask, _ = _patch(canvas, radius, ragged=float(canvas.rng.uniform(0.03, 0.16)), straight=0.35)
     mask &= ~canvas.shows(WATER)
     if not canvas.is_free(mask, 0.08):
@@ -104,7 +107,7 @@ def clearing(canvas: Canvas, *, radius_px: float) -> None:
 def burnt_area(canvas: Canvas) -> None:
     """A burn scar: charred, ragged, paler or reddish where the fire was weak, with unburnt islands."""
     rng = canvas.rng
-    mask, height = _patch(canvas, canvas.between(24, 80), ragged=float(rng.uniform(0.05, 0.18)), straight=0.0)
+    mask, height = _patch(canvas, canvas.between(20, 48), ragged=float(rng.uniform(0.05, 0.18)), straight=0.0)
     mask &= ~canvas.shows(WATER)
     if not canvas.is_free(mask, 0.05):
         return

@@ -20,6 +20,8 @@ WATER = frozenset({"lake", "river"})
 
 def water_colour(canvas: Canvas) -> Field:
     """A colour of water; now and then one that is hard to tell from the ground nearby."""
+    if canvas.calm:
+        return pick(canvas.rng, palette.DARK_WATER if canvas.chance(0.5) else palette.BLUE_WATER)
     if canvas.chance(0.02):
         row, column = (int(value) for value in canvas.point())
         return np.asarray(canvas.bands[:, row, column] * np.float32(canvas.rng.uniform(0.75, 1.0)) + np.float32(2))
@@ -35,6 +37,11 @@ def fill_water(canvas: Canvas, mask: Mask, depth: Field, colour: Field) -> None:
     rng = canvas.rng
     surface = np.repeat(colour[:, None], int(np.count_nonzero(mask)), axis=1)
 
+    light = np.float32(rng.uniform(0.3, 2.2)) * canvas.noise(int(rng.integers(1, 4)))
+    if canvas.calm:
+        canvas.bands[:, mask] = surface + light[mask]
+        return
+
     def mix(weight: Field, other: Field) -> None:
         surface[:] += weight[mask] * (other[:, None] - surface)
 
@@ -46,7 +53,6 @@ def fill_water(canvas: Canvas, mask: Mask, depth: Field, colour: Field) -> None:
         fringe = np.clip(1 - depth / np.float32(rng.uniform(0.1, 0.3)), 0, 1)
         shallow = pick(rng, palette.BROWN_WATER + palette.GREEN_WATER + palette.DARK_WATER)
         mix(fringe * np.float32(rng.uniform(0.2, 0.8)), shallow)
-    light = np.float32(rng.uniform(0.3, 2.2)) * canvas.noise(int(rng.integers(1, 4)))
     light += np.float32(rng.uniform(0.0, 3.0)) * canvas.noise(6)
     if canvas.chance(0.4):
         strength = np.float32(rng.uniform(0.6, 3))
@@ -60,6 +66,8 @@ def fill_water(canvas: Canvas, mask: Mask, depth: Field, colour: Field) -> None:
 
 def _shores(canvas: Canvas, height: Field, level: float) -> None:
     """Rings around water where the ground is higher than `level`: marsh, then salt or mud, then a dark rim."""
+    if canvas.calm:
+        return
     rng = canvas.rng
     wobble = np.float32(0.3) * canvas.noise(4)
     ground = ~canvas.shows(WATER)
