@@ -6,6 +6,7 @@ import pytest
 from think2seg.errors import ConfigError
 from think2seg.samples.labelled import LabelledImage
 from think2seg.samples.simulate import CONCEPTS, HELD_OUT_FROM, simulate
+from think2seg.samples.simulate.canvas import Canvas
 
 SEEDS = range(120)
 
@@ -43,6 +44,18 @@ def test_instances_are_few_listed_and_visible(scenes: list[LabelledImage]) -> No
             assert instance.mask.shape == (224, 224)
             assert instance.mask.dtype == np.bool_
             assert instance.mask.sum() >= 40
+
+
+def test_what_is_only_seen_in_slivers_is_neither_listed_nor_missed() -> None:
+    canvas = Canvas(rng=np.random.default_rng(0), size=224, gsd_m=1.0, sun_angle=0.0, shadow_px=2.0)
+    for side, concept in ((10, "lake"), (40, "forest"), (8, "building")):
+        mask = np.zeros((224, 224), np.bool_)
+        mask[:side, 60 * len(canvas.concepts) :][:, :side] = True
+        canvas.claim(concept, mask)
+    instances, labelled, slivers = canvas.instances()
+    assert [instance.concept for instance in instances] == ["building", "forest"]
+    assert set(CONCEPTS) - labelled == {"lake"}
+    assert np.count_nonzero(slivers) == 100
 
 
 def test_only_roads_may_overlap(scenes: list[LabelledImage]) -> None:

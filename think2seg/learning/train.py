@@ -27,6 +27,9 @@ from think2seg.samples.simulate import simulate
 
 logger = logging.getLogger(__name__)
 
+_PLACES = frozenset({"data.folder", "data.wheels", "runs", "export", "checkpoint_s", "evaluate_s"})
+"""Settings that have no part in what comes out, and no place in a model card."""
+
 
 class Recipe(Protocol):
     """What a kind of model adds to a run."""
@@ -164,7 +167,7 @@ def write_record(
 
 
 def _command(conf: Path, overrides: Sequence[str]) -> str:
-    kept = [f"--set {override}" for override in overrides if not override.startswith(("data.folder=", "data.wheels="))]
+    kept = [f"--set {override}" for override in overrides if override.partition("=")[0] not in _PLACES]
     return " ".join(["think2seg train", conf.as_posix(), *kept])
 
 

@@ -113,7 +113,7 @@ def burnt_area(canvas: Canvas) -> None:
         return
     base = pick(rng, palette.CHAR, 5.0)
     weak = pick(rng, ((96, 70, 54), (110, 84, 64), (84, 66, 58)))
-    severity = np.clip(0.8 + np.float32(0.3) * canvas.noise(4) - np.exp(height * 6), 0.1, 1)[mask]
+    severity = np.clip(0.8 + np.float32(0.3) * canvas.noise(4) - np.exp(np.minimum(height, 0) * 6), 0.1, 1)[mask]
     for band, low, high in zip(canvas.bands, weak, base, strict=True):
         band[mask] = low + severity * (high - low)
     canvas.scale(mask, 1 + np.float32(rng.uniform(0.03, 0.12)) * canvas.noise(2)[mask])
