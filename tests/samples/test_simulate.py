@@ -87,6 +87,13 @@ def test_water_is_told_from_its_surroundings_by_its_mask(scenes: list[LabelledIm
     assert np.median(ratios) > 1.5
 
 
+def test_plain_scenes_hold_objects_that_stand_apart() -> None:
+    plain = [simulate(seed, plain=True) for seed in range(60)]
+    found = {instance.concept for scene in plain for instance in scene.instances}
+    assert set(CONCEPTS) - found == {"farmland"}, "all but the parcels that fill a tile"
+    assert np.mean([len(scene.instances) for scene in plain]) < 5
+
+
 def test_seeds_part_training_from_held_out() -> None:
     assert simulate(HELD_OUT_FROM - 1).split == "train"
     assert simulate(HELD_OUT_FROM).split == "held_out"

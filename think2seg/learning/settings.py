@@ -53,6 +53,13 @@ class StageSettings(Strict):
     rates: RateSettings = RateSettings()
 
 
+class WarmUpSettings(StageSettings):
+    """The stage of dense supervision."""
+
+    plain: bool = False
+    """Only simulated scenes of a few objects that stand apart, whatever `data` says: they are learnt fastest."""
+
+
 class AnswerSettings(StageSettings):
     """The stage of supervised answers."""
 
@@ -107,7 +114,7 @@ class PrompterSettings(TrainingSettings):
     template: str = "tiny"
     footprint_m: tuple[float, float] = (100.0, 2000.0)
     """Smallest and largest ground footprint of a training tile."""
-    warm_up: StageSettings
+    warm_up: WarmUpSettings
     answers: AnswerSettings
 
 

@@ -19,7 +19,7 @@ from think2seg.learning.tiny.anchors import FRAME_PX, anchor_instances
 from think2seg.learning.tiny.dense import DenseHeads, dense_targets
 from think2seg.learning.tiny.encode import PackedText, Prefix, PrompterBatch, PrompterBatches
 from think2seg.learning.tiny.forward import PackedForward
-from think2seg.learning.tiny.source import Source
+from think2seg.learning.tiny.source import PlainSource, Source
 from think2seg.learning.tiny.vocabulary import Role, Vocabulary
 from think2seg.prompting.template import Template
 from think2seg.samples.labelled import LabelledImage
@@ -207,7 +207,7 @@ def stage_batches(
     """Batches of the warm-up, and of the answers."""
     answers = settings.answers
     warm_up = PrompterBatches(
-        source=source,
+        source=PlainSource() if settings.warm_up.plain else source,
         vocabulary=vocabulary,
         template=template,
         seed=settings.seed,
@@ -217,6 +217,7 @@ def stage_batches(
     )
     return warm_up, replace(
         warm_up,
+        source=source,
         stage=AnswerStage.name,
         images=answers.images,
         questions=answers.questions,

@@ -69,6 +69,19 @@ class MixedSource:
         return total.hexdigest()
 
 
+class PlainSource:
+    """Simulated scenes of a few objects that stand apart: what a training is begun with."""
+
+    def draw(self, rng: np.random.Generator) -> LabelledImage:
+        """A new scene."""
+        return turn(simulate(int(rng.integers(HELD_OUT_SEED)), plain=True), rng)
+
+    def digest(self) -> str:
+        """Hash of 16 scenes."""
+        scenes = (simulate(seed, plain=True) for seed in range(16))
+        return hashlib.sha256(b"".join(scene.image.tobytes() for scene in scenes)).hexdigest()
+
+
 def turn(image: LabelledImage, rng: np.random.Generator) -> LabelledImage:
     """One of the eight symmetries of the square."""
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))

@@ -19,7 +19,7 @@ HELD_OUT_FROM = 2**31
 SIZES_PX = (64, BANK_SIDE * 2 // 3)
 
 
-def simulate(seed: int, *, size_px: int = REFERENCE_PX) -> LabelledImage:
+def simulate(seed: int, *, size_px: int = REFERENCE_PX, plain: bool = False) -> LabelledImage:
     """Draw a scene with the exact masks of its instances.
 
     Parameters
@@ -28,6 +28,8 @@ def simulate(seed: int, *, size_px: int = REFERENCE_PX) -> LabelledImage:
         Non-negative; the same seed gives the same scene on every machine. Seeds from 2**31 on are held out.
     size_px
         Side of the square scene in pixels, 64 to 512; objects grow with it.
+    plain
+        Only scenes of a few objects that stand apart: the easy ones, to begin with.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def simulate(seed: int, *, size_px: int = REFERENCE_PX) -> LabelledImage:
             "Draw a scene within these bounds and resize it.",
         )
     rng = np.random.default_rng(seed)
-    draw, look = _choose(rng)
+    draw, look = _choose(rng, _GRAMMAR[:1] if plain else _GRAMMAR)
     canvas = Canvas(
         rng=rng,
         size=size_px,
@@ -268,7 +270,9 @@ def _some(canvas: Canvas, objects: Sequence[tuple[float, Callable[[Canvas], None
             draw(canvas)
 
 
-_GRAMMAR: tuple[tuple[Callable[[Canvas], None], float, tuple[Look, ...]], ...] = (
+type _Kind = tuple[Callable[[Canvas], None], float, tuple[Look, ...]]
+
+_GRAMMAR: tuple[_Kind, ...] = (
     (_plain, 0.7, (DRONE, AERIAL, AERIAL, REGIONAL)),
     (_wetland, 0.1, (REGIONAL, REGIONAL, AERIAL, SATELLITE)),
     (_farmland, 0.06, (AERIAL, REGIONAL, SATELLITE)),
@@ -279,6 +283,7 @@ _GRAMMAR: tuple[tuple[Callable[[Canvas], None], float, tuple[Look, ...]], ...] =
 )
 
 
-def _choose(rng: np.random.Generator) -> tuple[Callable[[Canvas], None], Look]:
-    draw, _, looks = _GRAMMAR[rng.choice(len(_GRAMMAR), p=[share for _, share, _ in _GRAMMAR])]
+def _choose(rng: np.random.Generator, kinds: tuple[_Kind, ...]) -> tuple[Callable[[Canvas], None], Look]:
+    shares = np.array([share for _, share, _ in kinds])
+    draw, _, looks = kinds[rng.choice(len(kinds), p=shares / shares.sum())]
     return draw, looks[rng.integers(len(looks))]
