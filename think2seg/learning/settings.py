@@ -69,6 +69,8 @@ class AnswerSettings(StageSettings):
     """Share of questions for something that is not there."""
     unknown: float = Field(0.08, ge=0, le=1)
     """Share of questions outside the vocabulary."""
+    real_share: float | None = Field(None, ge=0, le=1)
+    """In the place of `data.real_share`."""
 
 
 class TrainingSettings(Strict):
@@ -116,6 +118,8 @@ class PrompterSettings(TrainingSettings):
     """Smallest and largest ground footprint of a training tile."""
     warm_up: WarmUpSettings
     answers: AnswerSettings
+    polish: AnswerSettings | None = None
+    """A second schedule of answers."""
 
 
 class ReinforcementData(DataSettings):

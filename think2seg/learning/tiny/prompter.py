@@ -19,7 +19,7 @@ from think2seg.learning.tiny.anchors import FRAME_PX, anchor_instances
 from think2seg.learning.tiny.dense import DenseHeads, dense_targets
 from think2seg.learning.tiny.encode import PackedText, Prefix, PrompterBatch, PrompterBatches
 from think2seg.learning.tiny.forward import PackedForward
-from think2seg.learning.tiny.source import PlainSource, Source
+from think2seg.learning.tiny.source import MixedSource, PlainSource
 from think2seg.learning.tiny.vocabulary import Role, Vocabulary
 from think2seg.prompting.template import Template
 from think2seg.samples.labelled import LabelledImage
@@ -182,6 +182,12 @@ class AnswerStage(_PrompterStage):
         return {"loss": loss.item(), **metrics, **answer_metrics, "gradient": gradient}
 
 
+class PolishStage(AnswerStage):
+    """The same on another mixture, at lower rates."""
+
+    name = "polish"
+
+
 def halves(n: int) -> tuple[slice, ...]:
     """The first and the second half of `n` rows: sorted by length, each is padded to its own longest row only."""
     return (slice(0, n // 2), slice(n // 2, n)) if n > 1 else (slice(0, n),)
@@ -202,10 +208,9 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def stage_batches(
-    settings: PrompterSettings, source: Source, vocabulary: Vocabulary, template: Template
-) -> tuple[PrompterBatches, PrompterBatches]:
-    """Batches of the warm-up, and of the answers."""
-    answers = settings.answers
+    settings: PrompterSettings, source: MixedSource, vocabulary: Vocabulary, template: Template
+) -> tuple[PrompterBatches, ...]:
+    """Batches of the warm-up, of the answers, and of their polish where there is one."""
     warm_up = PrompterBatches(
         source=PlainSource() if settings.warm_up.plain else source,
         vocabulary=vocabulary,
@@ -215,15 +220,20 @@ def stage_batches(
         images=settings.warm_up.images,
         questions=0,
     )
-    return warm_up, replace(
-        warm_up,
-        source=source,
-        stage=AnswerStage.name,
-        images=answers.images,
-        questions=answers.questions,
-        absent=answers.absent,
-        unknown=answers.unknown,
-    )
+    answers = [
+        replace(
+            warm_up,
+            source=source if stage.real_share is None else replace(source, real_share=stage.real_share),
+            stage=kind.name,
+            images=stage.images,
+            questions=stage.questions,
+            absent=stage.absent,
+            unknown=stage.unknown,
+        )
+        for kind, stage in ((AnswerStage, settings.answers), (PolishStage, settings.polish))
+        if stage is not None
+    ]
+    return warm_up, *answers
 
 
 @torch.no_grad()

@@ -17,8 +17,15 @@ from think2seg.learning.tiny.anchors import FRAME_PX, anchor_instances
 from think2seg.learning.tiny.answers import MAX_INSTANCES, choose_questions, corpus
 from think2seg.learning.tiny.architecture import PrompterArchitecture, build_processor, build_prompter
 from think2seg.learning.tiny.encode import Prefix
-from think2seg.learning.tiny.prompter import AnswerStage, PrompterModules, WarmUpStage, evaluate_dense, stage_batches
-from think2seg.learning.tiny.source import Source
+from think2seg.learning.tiny.prompter import (
+    AnswerStage,
+    PolishStage,
+    PrompterModules,
+    WarmUpStage,
+    evaluate_dense,
+    stage_batches,
+)
+from think2seg.learning.tiny.source import MixedSource
 from think2seg.learning.tiny.vocabulary import UNKNOWN_REASONING, Vocabulary, build_tokenizer
 from think2seg.prompting.template import Template, load_template
 from think2seg.samples.labelled import LabelledImage, Split
@@ -31,7 +38,9 @@ MAX_NEW_TOKENS = 24 + 12 * MAX_INSTANCES
 class PrompterRecipe:
     """What `think2seg.learning.train` needs to train a small prompter."""
 
-    def __init__(self, settings: PrompterSettings, source: Source, held_out: Mapping[str, list[LabelledImage]]) -> None:
+    def __init__(
+        self, settings: PrompterSettings, source: MixedSource, held_out: Mapping[str, list[LabelledImage]]
+    ) -> None:
         self._settings = settings
         self._held_out = held_out
         self._template = load_template(settings.template)
@@ -42,12 +51,16 @@ class PrompterRecipe:
         self._modules = PrompterModules.of(model)
         self.modules = self._modules.named()
         self._prefix = Prefix.of(self._template.system, self._vocabulary)
-        warm_up, answers = stage_batches(settings, source, self._vocabulary, self._template)
+        warm_up, answers, *polish = stage_batches(settings, source, self._vocabulary, self._template)
         common = (self._modules, self._prefix, settings)
-        self.stages: Sequence[Stage] = (
+        stages: list[Stage] = [
             WarmUpStage(*common, warm_up, settings.warm_up, self._look_at_cells),
             AnswerStage(*common, answers, settings.answers, self._look_at_answers),
-        )
+        ]
+        for batches in polish:
+            assert settings.polish is not None
+            stages.append(PolishStage(*common, batches, settings.polish, self._look_at_answers))
+        self.stages: Sequence[Stage] = stages
 
     def _look_at_cells(self) -> Metrics:
         """How well the image tokens of held-out images know their cells."""

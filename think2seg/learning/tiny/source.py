@@ -19,6 +19,12 @@ HELD_OUT_SEED = 2**31
 """Scenes with this seed or a larger one are never trained on."""
 
 
+CUT_OFF = 0.15
+"""Share of images beyond whose edge lies *no data*."""
+LEAST_LEFT_PX = 150
+"""Smallest rest of an instance that is still asked for."""
+
+
 class Source(Protocol):
     """Gives labelled images, one for each state of a random generator."""
 
@@ -53,11 +59,15 @@ class MixedSource:
         return tuple(load_tiles(self.folder, split=split, seed=seed, n=n, sources=self.sources, wheels=self.wheels))
 
     def draw(self, rng: np.random.Generator) -> LabelledImage:
-        """A real tile with probability `real_share`, else a new scene."""
+        """A real tile with probability `real_share`, else a new scene; some of either end in *no data*."""
         if rng.random() < self.real_share and self.real:
             tile = self.real[int(rng.integers(len(self.real)))]
-            return turn(replace(tile, image=jitter_colour(tile.image, rng)), rng)
-        return turn(simulate(int(rng.integers(HELD_OUT_SEED))), rng)
+            image = replace(tile, image=jitter_colour(tile.image, rng))
+        else:
+            image = simulate(int(rng.integers(HELD_OUT_SEED)))
+        if rng.random() < CUT_OFF:
+            image = cut_off(image, rng)
+        return turn(image, rng)
 
     def digest(self) -> str:
         """Hash of 16 scenes and of the pixels and masks of every real tile."""
@@ -80,6 +90,26 @@ class PlainSource:
         """Hash of 16 scenes."""
         scenes = (simulate(seed, plain=True) for seed in range(16))
         return hashlib.sha256(b"".join(scene.image.tobytes() for scene in scenes)).hexdigest()
+
+
+def cut_off(image: LabelledImage, rng: np.random.Generator) -> LabelledImage:
+    """Black out one side of an image, as a reader does beyond the edge of a scene, along a straight line.
+
+    A concept of which too little is left is no longer `labelled`.
+    """
+    height, width = image.image.shape[:2]
+    slope = 0.0 if rng.random() < 0.7 else float(rng.normal(0, 0.3))
+    columns = np.arange(width)[None] - rng.uniform(0.15, 0.9) * width
+    seen = columns + slope * (np.arange(height)[:, None] - height / 2) < 0
+    kept, lost = [], set()
+    for instance in image.instances:
+        mask = instance.mask & seen
+        if np.count_nonzero(mask) >= LEAST_LEFT_PX:
+            kept.append(Instance(concept=instance.concept, mask=mask))
+        elif mask.any():
+            lost.add(instance.concept)
+    gone = lost - {instance.concept for instance in kept}
+    return replace(image, image=image.image * seen[..., None], instances=tuple(kept), labelled=image.labelled - gone)
 
 
 def turn(image: LabelledImage, rng: np.random.Generator) -> LabelledImage:
