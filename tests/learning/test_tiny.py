@@ -9,13 +9,16 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from think2seg.learning.settings import PrompterSettings, load_settings
 from think2seg.learning.tiny.anchors import CELLS, FRAME_PX, anchor_instances
 from think2seg.learning.tiny.answers import Question, answer_text, corpus
 from think2seg.learning.tiny.architecture import PrompterArchitecture, build_processor, build_prompter, question_suffix
 from think2seg.learning.tiny.dense import DenseHeads, dense_targets
 from think2seg.learning.tiny.encode import PackedText, Prefix, pack, patches
 from think2seg.learning.tiny.forward import PackedForward
+from think2seg.learning.tiny.prompter_recipe import PrompterRecipe
 from think2seg.learning.tiny.vocabulary import END, IMAGE, UNKNOWN_REASONING, Role, Vocabulary, build_tokenizer
+from think2seg.learning.train import training_source
 from think2seg.prompting.answers import parse_answer
 from think2seg.prompting.template import load_template
 from think2seg.samples.labelled import Instance
@@ -141,6 +144,25 @@ def test_a_saved_prompter_loads_and_answers(
     inputs = processor(text=[text], images=[np.zeros((300, 300, 3), np.uint8)], return_tensors="pt")
     assert (inputs["input_ids"] == vocabulary.id(IMAGE)).sum() == CELLS**2
     assert loaded.generate(**inputs, max_new_tokens=3, do_sample=False).shape[0] == 1
+
+
+def test_training_goes_on_from_a_folder_and_teaches_new_heads_first(
+    model: Qwen2_5_VLForConditionalGeneration, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path / "weights")
+    build_processor(vocabulary).save_pretrained(tmp_path / "weights")
+    settings = load_settings(
+        Path("conf/training/tiny-prompter-further.yaml"),
+        [f"start={tmp_path / 'weights'}", f"runs={tmp_path}", "warm_up.images=2", "workers=0"],
+    )
+    assert isinstance(settings, PrompterSettings)
+    recipe = PrompterRecipe(settings, training_source(settings), {"simulated": []})
+    warm_up, *_ = recipe.stages
+    heads = recipe.modules["vision_heads"].state_dict()
+    before = {name: value.clone() for name, value in heads.items()}
+    warm_up.update(next(warm_up.batches(0)), 1.0)
+    torch.testing.assert_close(recipe.modules["model"].state_dict(), model.state_dict(), rtol=0, atol=0)
+    assert any((value != before[name]).any() for name, value in heads.items())
 
 
 def test_perfect_cells_have_no_box_loss_and_unlabelled_concepts_are_no_negatives() -> None:

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from think2seg.errors import ConfigError
-from think2seg.samples.phrasings import PHRASINGS, QUESTION_CONCEPTS, Phrasing, noun, phrasings
+from think2seg.samples.phrasings import PHRASINGS, QUESTION_CONCEPTS, Phrasing, noun, phrasings, spelled_out
 from think2seg.samples.simulate import CONCEPTS
 
 KINDS = ("direct", "synonym", "implicit", "standing")
@@ -63,7 +63,16 @@ def test_members_are_base_concepts() -> None:
 
 def test_concepts_are_balanced() -> None:
     counts = Counter(phrasing.concept for phrasing in of_split("train") if phrasing.concept)
-    assert max(counts.values()) <= 1.3 * min(counts.values())
+    assert max(counts.values()) <= 1.5 * min(counts.values())
+    implicit = Counter(p.concept for p in of_split("train") if p.concept and p.kind == "implicit")
+    assert min(implicit.values()) >= 18
+
+
+def test_a_pattern_stands_for_every_choice() -> None:
+    assert list(spelled_out("where do (ducks|geese) (swim|dive)?")) == [
+        "where do ducks swim?", "where do ducks dive?", "where do geese swim?", "where do geese dive?"
+    ]  # fmt: skip
+    assert list(spelled_out("what floats?")) == ["what floats?"]
 
 
 def test_an_unknown_concept_is_refused_with_the_known_ones() -> None:

@@ -58,6 +58,8 @@ class WarmUpSettings(StageSettings):
 
     plain: bool = False
     """Only simulated scenes of a few objects that stand apart, whatever `data` says: they are learnt fastest."""
+    heads_only: bool = False
+    """Teach the throw-away heads alone: where a training goes on from finished weights, which come without them."""
 
 
 class AnswerSettings(StageSettings):
@@ -114,6 +116,8 @@ class PrompterSettings(TrainingSettings):
     architecture: dict[str, Any] = {}
     """Fields of `think2seg.learning.tiny.architecture.PrompterArchitecture` that differ from its defaults."""
     template: str = "tiny"
+    start: Path | None = None
+    """Weights folder of a small prompter to go on from, its tokenizer included; None: random weights."""
     footprint_m: tuple[float, float] = (100.0, 2000.0)
     """Smallest and largest ground footprint of a training tile."""
     warm_up: WarmUpSettings

@@ -78,9 +78,13 @@ class TextDecoder:
         return len(self._head)
 
     def cache(self, rows: int, positions: int) -> Tensor:
-        """An empty cache: (layers, 2, rows, kv_heads, positions, head_dim)."""
+        """An empty cache: (layers, 2, rows, kv_heads, positions, head_dim).
+
+        It is written to at once: zeros that nobody has touched take no memory, and a run would grow with the longest
+        answer it has met.
+        """
         shape = (len(self._layers), 2, rows, self._kv_heads, positions, self._head_dim)
-        return torch.zeros(shape, dtype=self._embedding.dtype, device=self.device)
+        return torch.empty(shape, dtype=self._embedding.dtype, device=self.device).zero_()
 
     def cache_bytes(self, positions: int) -> int:
         """Size of one row of a cache."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from typing import Literal, get_args
 
 from think2seg.errors import ConfigError
+from think2seg.samples import _held_out_phrasings as held_out
 from think2seg.samples import _phrasing_tables as tables
 from think2seg.samples.labelled import Split
 
@@ -66,6 +70,7 @@ def noun(concept: str) -> tuple[str, str]:
     return _NOUNS[concept]
 
 
+@cache
 def phrasings(concept: str | None, split: Split) -> tuple[Phrasing, ...]:
     """The phrasings of one concept (None: outside the vocabulary) on one side of the split."""
     if concept is not None:
@@ -73,47 +78,52 @@ def phrasings(concept: str | None, split: Split) -> tuple[Phrasing, ...]:
     return tuple(found for found in PHRASINGS if found.concept == concept and found.split == split)
 
 
+@cache
+def by_kind(concept: str | None, split: Split) -> tuple[tuple[Phrasing, ...], ...]:
+    """The phrasings of one concept, those of each kind together."""
+    found = phrasings(concept, split)
+    kinds = sorted({phrasing.kind for phrasing in found})
+    return tuple(tuple(phrasing for phrasing in found if phrasing.kind == kind) for kind in kinds)
+
+
 def _named() -> Iterator[Phrasing]:
     for concept, (singular, plural) in tables.NAMES.items():
-        for template in tables.DIRECT:
+        for template in (*tables.DIRECT, *tables.ASKED):
             text = template.format(one=singular, many=plural)
             yield Phrasing(text=text, concept=concept, kind="direct", split="train")
     for concept, synonyms in tables.SYNONYMS.items():
-        for index, synonym in enumerate(synonyms):
-            for turn in range(2):
-                template = tables.ASKED[(2 * index + turn) % len(tables.ASKED)]
-                yield Phrasing(text=template.format(many=synonym), concept=concept, kind="synonym", split="train")
+        for synonym, template in product(synonyms, tables.ASKED):
+            yield Phrasing(text=template.format(many=synonym), concept=concept, kind="synonym", split="train")
 
 
 def _outside() -> Iterator[Phrasing]:
-    for index, name in enumerate(tables.OUTSIDE):
-        yield Phrasing(text=name, concept=None, kind="standing", split="train")
-        for turn in range(2):
-            template = tables.ASKED[(3 * index + turn) % len(tables.ASKED)]
-            yield Phrasing(text=template.format(many=name), concept=None, kind="direct", split="train")
+    for name, template in product(tables.OUTSIDE, tables.ASKED):
+        yield Phrasing(text=template.format(many=name), concept=None, kind="direct", split="train")
 
 
 def _written() -> Iterator[Phrasing]:
-    written: tuple[tuple[Mapping[str, tuple[str, ...]], Kind], ...] = (
-        (tables.STANDING, "standing"),
-        (tables.IMPLICIT, "implicit"),
-    )
-    for table, kind in written:
-        for concept, texts in table.items():
-            for text in texts:
-                yield Phrasing(text=text, concept=concept, kind=kind, split="train")
-    for text in tables.OUTSIDE_IMPLICIT:
-        yield Phrasing(text=text, concept=None, kind="implicit", split="train")
+    for concept, texts in tables.STANDING.items():
+        for text in texts:
+            yield Phrasing(text=text, concept=concept, kind="standing", split="train")
+    for concept, patterns in (*tables.IMPLICIT.items(), (None, tables.OUTSIDE_IMPLICIT)):
+        for text in (text for pattern in patterns for text in spelled_out(pattern)):
+            yield Phrasing(text=text, concept=concept, kind="implicit", split="train")
+
+
+def spelled_out(pattern: str) -> Iterator[str]:
+    """Every text that a pattern with alternatives, `(a|b)`, stands for."""
+    parts = (part.split("|") for part in re.split(r"[()]", pattern))
+    return ("".join(chosen) for chosen in product(*parts))
 
 
 def _held_out() -> Iterator[Phrasing]:
     kinds: tuple[Kind, ...] = get_args(Kind.__value__)
-    for concept, texts in tables.HELD_OUT.items():
+    for concept, texts in held_out.HELD_OUT.items():
         for kind, text in zip(kinds, texts, strict=True):
             yield Phrasing(text=text, concept=concept, kind=kind, split="held_out")
-    for text, kind in tables.HELD_OUT_MORE:
+    for text, kind in held_out.HELD_OUT_MORE:
         yield Phrasing(text=text, concept="water", kind=kind, split="held_out")
-    for text, kind in tables.HELD_OUT_OUTSIDE:
+    for text, kind in held_out.HELD_OUT_OUTSIDE:
         yield Phrasing(text=text, concept=None, kind=kind, split="held_out")
 
 

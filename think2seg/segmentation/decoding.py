@@ -1,7 +1,7 @@
 """Decode many prompts upon many images at once, with segment-anything's own weights.
 
 `MaskDecoder.forward` draws many prompts upon *one* image; here its inner steps run over a batch of prompts, each upon
-its own image. The image side of the first attention layer does not depend on the prompt (there is no mask prompt), so
+its own image. The image side of the first layer does not depend on the prompt (there is no mask prompt), so
 it is computed once per image, however many instances are drawn upon it. Results equal the library's to rounding.
 """
 
@@ -12,13 +12,14 @@ from typing import NamedTuple, Self
 
 import torch
 from segment_anything.modeling import Sam
-from segment_anything.modeling.transformer import Attention
+from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import ConvTranspose2d
+from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
 
 
 class EncodedImages(NamedTuple):
-    """n images as the decoder begins with them; the grid of tokens is h × w, channels are c, of attention a."""
+    """n images as a layer of the decoder begins with them; the grid is h × w, channels are c, of attention a."""
 
     source: Tensor
     """(n, h · w, c): the embedding, with the decoder's token for *no mask given*."""
@@ -32,15 +33,19 @@ class EncodedImages(NamedTuple):
     @classmethod
     def of(cls, sam: Sam, embeddings: Tensor) -> Self:
         """From the image encoder's embeddings (n, c, h, w)."""
-        first = sam.mask_decoder.transformer.layers[0]
         empty = sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
         source = (embeddings + empty).flatten(2).transpose(1, 2).contiguous()
-        placed = source + _position(sam)
+        return cls.before(sam.mask_decoder.transformer.layers[0], source, _position(sam))
+
+    @classmethod
+    def before(cls, layer: TwoWayAttentionBlock, source: Tensor, position: Tensor) -> Self:
+        """As a layer of the decoder begins with states (n, h · w, c) and their places (1, h · w, c)."""
+        placed = source + position
         return cls(
             source=source,
-            key=first.cross_attn_token_to_image.k_proj(placed),
-            value=first.cross_attn_token_to_image.v_proj(source),
-            query=first.cross_attn_image_to_token.q_proj(placed),
+            key=layer.cross_attn_token_to_image.k_proj(placed),
+            value=layer.cross_attn_token_to_image.v_proj(source),
+            query=layer.cross_attn_image_to_token.q_proj(placed),
         )
 
     @classmethod
@@ -66,15 +71,34 @@ def decode_prompts(
     if points is not None:
         labelled = (points, torch.ones(points.shape[:2], device=points.device) if labels is None else labels)
     sparse, _ = sam.prompt_encoder(points=labelled, boxes=boxes, masks=None)
-    decoder, n = sam.mask_decoder, len(images.source)
+    decoder = sam.mask_decoder
     outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([outputs.expand(n, -1, -1), sparse], dim=1)
+    tokens = torch.cat([outputs.expand(len(images.source), -1, -1), sparse], dim=1)
     states, source = _looked(sam, images, tokens)
-    grid = sam.prompt_encoder.image_embedding_size
-    upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(n, -1, *grid))
-    kernel = decoder.output_hypernetworks_mlps[0](states[:, 1])
-    logits = (kernel[:, None] @ upscaled.flatten(2)).view(n, *upscaled.shape[-2:])
-    return logits, decoder.iou_prediction_head(states[:, 0])[:, 0]
+    return _upscaled(sam, source, states[:, 1]), decoder.iou_prediction_head(states[:, 0])[:, 0]
+
+
+def _upscaled(sam: Sam, source: Tensor, state: Tensor) -> Tensor:
+    """Mask logits (n, 4h, 4w) of image states (n, h · w, c) and the state (n, c) of the mask's token.
+
+    A transposed convolution whose kernel is as wide as its stride is a product for each token: channels stay last
+    until the only thing that is left of them is the mask.
+    """
+    first, norm, activation, second, last = sam.mask_decoder.output_upscaling
+    n, (height, width) = len(source), sam.prompt_encoder.image_embedding_size
+    fine = layer_norm(_quartered(first, source), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    fine = last(_quartered(second, activation(fine))).flatten(1, 3)
+    kernel = sam.mask_decoder.output_hypernetworks_mlps[0](state)
+    logits: Tensor = (fine @ kernel[..., None]).view(n, height, width, 2, 2, 2, 2)
+    return logits.permute(0, 1, 3, 5, 2, 4, 6).reshape(n, 4 * height, 4 * width)
+
+
+def _quartered(convolution: ConvTranspose2d, source: Tensor) -> Tensor:
+    """What a transposed convolution of kernel and stride 2 makes of tokens (…, c): (…, 4, c'), row by row."""
+    weight, bias = convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias
+    assert bias is not None
+    quartered: Tensor = linear(source, weight.T, bias.repeat(4))
+    return quartered.view(*source.shape[:-1], 4, -1)
 
 
 class FusedAttention(Attention):  # type: ignore[misc]  # the library is untyped
@@ -94,18 +118,27 @@ def fuse_attention(sam: Sam) -> None:
 
 def _looked(sam: Sam, images: EncodedImages, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """The transformer's forward pass: the states of `tokens` (n, t, c) and of the images (n, h · w, c)."""
-    transformer = sam.mask_decoder.transformer
-    first, position = transformer.layers[0], _position(sam)
-    to_image, to_tokens = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-    states = first.norm1(first.self_attn(q=tokens, k=tokens, v=tokens))
-    states = first.norm2(states + _attended(to_image, to_image.q_proj(states + tokens), images.key, images.value))
-    states = first.norm3(states + first.mlp(states))
-    found = _attended(to_tokens, images.query, to_tokens.k_proj(states + tokens), to_tokens.v_proj(states))
-    source = first.norm4(images.source + found)
-    for layer in transformer.layers[1:]:
-        states, source = layer(queries=states, keys=source, query_pe=tokens, key_pe=position)
+    transformer, position = sam.mask_decoder.transformer, _position(sam)
+    first, *others = transformer.layers
+    states, source = _layer(first, images, tokens, tokens)
+    for layer in others:
+        states, source = _layer(layer, EncodedImages.before(layer, source, position), states, tokens)
     found = transformer.final_attn_token_to_image(q=states + tokens, k=source + position, v=source)
     return transformer.norm_final_attn(states + found), source
+
+
+def _layer(layer: TwoWayAttentionBlock, images: EncodedImages, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """One layer: tokens look at each other, then at the image, then the image at them."""
+    to_image, to_tokens = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+    if layer.skip_first_layer_pe:
+        states = layer.norm1(layer.self_attn(q=states, k=states, v=states))
+    else:
+        placed = states + tokens
+        states = layer.norm1(states + layer.self_attn(q=placed, k=placed, v=states))
+    states = layer.norm2(states + _attended(to_image, to_image.q_proj(states + tokens), images.key, images.value))
+    states = layer.norm3(states + layer.mlp(states))
+    found = _attended(to_tokens, images.query, to_tokens.k_proj(states + tokens), to_tokens.v_proj(states))
+    return states, layer.norm4(images.source + found)
 
 
 def _attended(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

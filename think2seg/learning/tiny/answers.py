@@ -11,9 +11,11 @@ from think2seg.learning.tiny.anchors import Anchored
 from think2seg.learning.tiny.vocabulary import ANSWER, SOME, THINK, UNKNOWN, VISIBLE
 from think2seg.prompting.template import Template
 from think2seg.samples.labelled import LabelledImage, Split
-from think2seg.samples.phrasings import PHRASINGS, QUESTION_CONCEPTS, Phrasing, noun, phrasings
+from think2seg.samples.phrasings import PHRASINGS, QUESTION_CONCEPTS, Phrasing, by_kind, noun
 
 MAX_INSTANCES = 8
+NOUN_WEIGHT = 100
+"""How often the nouns of the reasoning stand in the tokenizer's corpus, so that each becomes a token."""
 FAVOURED = {"water": 1.6}
 """Concepts asked more often than others."""
 
@@ -90,7 +92,7 @@ def choose_questions(
     unknown_share: float,
     split: Split = "train",
 ) -> tuple[Question, ...]:
-    """Draw `n` questions that the labels of the image can answer."""
+    """Draw `n` questions that the labels of the image can answer, of every kind of phrasing equally many."""
     present, absent = askable(image, anchored)
     chosen = []
     for _ in range(n):
@@ -101,7 +103,8 @@ def choose_questions(
             concept = _pick(absent, rng)
         else:
             concept = _pick(present, rng)
-        options = phrasings(concept, split)
+        kinds = by_kind(concept, split)
+        options = kinds[int(rng.integers(len(kinds)))]
         phrasing = options[int(rng.integers(len(options)))]
         instances = () if concept is None else instances_of(concept, anchored)
         chosen.append(Question(phrasing=phrasing, instances=instances))
@@ -118,4 +121,5 @@ def corpus(template: Template) -> list[str]:
     texts = [template.fill(phrasing.text) for phrasing in PHRASINGS if phrasing.split == "train"]
     nouns = {form for concept in QUESTION_CONCEPTS for form in noun(concept)}
     turns = [f"system\n{template.system}", "user\n", "assistant\n"]
-    return [*texts, *nouns, *(f" {name}" for name in (*nouns, *texts)), *turns * len(texts)]
+    named = [*texts, *[*nouns] * NOUN_WEIGHT]
+    return [*named, *(f" {name}" for name in named), *turns * len(texts)]

@@ -35,6 +35,8 @@ def model_card(
     images = ", ".join(f"{count:,} in stage *{stage}*" for stage, count in sorted(seen.items()))
     minutes = round(max((entry.get("seconds", 0) for entry in entries), default=0) / 60)
     figures = looks[-1]["held_out"] if looks else {}
+    start = getattr(settings, "start", None)
+    start = "random weights" if start is None else f"the weights in {start.as_posix()}"
     table = "\n".join(f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in figures.items())
     return f"""# think2seg {settings.name}
 
@@ -50,7 +52,7 @@ On {settings.evaluate_scenes} held-out simulated scenes, and on as many held-out
 {table}
 
 ## How it was made
-From random weights on simulated scenes and {settings.data.real_share:.0%} real train tiles; images seen:
+From {start} on simulated scenes and {settings.data.real_share:.0%} real train tiles; images seen:
 {images or "none"}; {minutes} minutes of wall time on {settings.threads} CPU threads; seed {settings.seed}.
 
 ```

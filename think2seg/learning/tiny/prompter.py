@@ -14,7 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from think2seg.learning.optim import Optimisers, Rates
 from think2seg.learning.run import Metrics, prefetch
-from think2seg.learning.settings import PrompterSettings, StageSettings
+from think2seg.learning.settings import PrompterSettings, StageSettings, WarmUpSettings
 from think2seg.learning.tiny.anchors import FRAME_PX, anchor_instances
 from think2seg.learning.tiny.dense import DenseHeads, dense_targets
 from think2seg.learning.tiny.encode import PackedText, Prefix, PrompterBatch, PrompterBatches
@@ -122,7 +122,9 @@ class _PrompterStage:
         self._evaluate = evaluate
         self._forward = PackedForward(modules.model, prefix)
         self._loss = AnswerLoss(batches.vocabulary)
-        self.optimisers = Optimisers(modules.named().values(), Rates(**stage.rates.model_dump()), is_matrix=_is_matrix)
+        self._heads_only = isinstance(stage, WarmUpSettings) and stage.heads_only
+        taught = [module for name, module in modules.named().items() if not (self._heads_only and name == "model")]
+        self.optimisers = Optimisers(taught, Rates(**stage.rates.model_dump()), is_matrix=_is_matrix)
 
     def batches(self, start: int) -> Iterator[PrompterBatch]:
         """Batches from step `start` on."""
@@ -150,7 +152,7 @@ class WarmUpStage(_PrompterStage):
     def update(self, batch: PrompterBatch, scale: float) -> Metrics:
         """One step; returns its losses."""
         self._modules.model.train()
-        with self._autocast():
+        with self._autocast(), torch.set_grad_enabled(not self._heads_only):
             features = self._forward.image_features(batch.images)
             tapped, _ = self._forward.states(features, None, tap=TAP, layers=TAP)
         loss, metrics = self._dense_loss(features, tapped, batch)

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from think2seg.learning.evaluate import Sample, ask_with, evaluate_pair, summarise, summarise_by
 from think2seg.learning.run import Metrics, Stage
@@ -44,9 +46,13 @@ class PrompterRecipe:
         self._settings = settings
         self._held_out = held_out
         self._template = load_template(settings.template)
-        self._vocabulary = run_vocabulary(settings.folder / "tokenizer.json", self._template)
         architecture = PrompterArchitecture.from_mapping(settings.architecture)
-        model = build_prompter(architecture, self._vocabulary, seed=settings.seed)
+        if settings.start is None:
+            self._vocabulary = run_vocabulary(settings.folder / "tokenizer.json", self._template)
+            model = build_prompter(architecture, self._vocabulary, seed=settings.seed)
+        else:
+            self._vocabulary = Vocabulary(Tokenizer.from_file(str(settings.start / "tokenizer.json")))
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(settings.start, dtype=torch.float32)
         self._processor = build_processor(self._vocabulary, patch_px=architecture.patch_px)
         self._modules = PrompterModules.of(model)
         self.modules = self._modules.named()
