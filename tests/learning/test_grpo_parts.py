@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PilImage
 from support.reviews import sampled
 from support.standins import DarkSegmenter
@@ -18,10 +19,12 @@ from support.standins import DarkSegmenter
 pytest.importorskip("trl")
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 
 from think2seg.errors import ConfigError, ImageryError, ModelError, TrainingError
 from think2seg.learning.datasets import Dataset, read_dataset
 from think2seg.learning.grpo.callbacks import WHOLE, Stop, last_checkpoint
+from think2seg.learning.grpo.model import PatchProduct
 from think2seg.learning.grpo.reward import MaskReward
 from think2seg.learning.grpo.tasks import FolderTasks, Task, TaskSets, remembering, task_rows
 from think2seg.learning.review import import_review
@@ -248,3 +251,12 @@ def test_checkpoints_that_a_kill_left_in_part_are_not_resumed_from(tmp_path: Pat
         (tmp_path / f"checkpoint-{step}" / WHOLE).touch()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-11").exists()
+
+
+def test_patches_embedded_by_a_product_are_those_of_the_convolution() -> None:
+    torch.manual_seed(0)
+    embed = Qwen2_5_VisionPatchEmbed(patch_size=14, temporal_patch_size=2, in_channels=3, embed_dim=48)
+    patches = torch.randn(8, 3 * 2 * 14 * 14)
+    expected = embed(patches)
+    embed.__class__ = PatchProduct
+    torch.testing.assert_close(embed(patches), expected)

@@ -169,6 +169,9 @@ class UpdateSettings(Strict):
     """Share of the rate that is left at the last step, by a cosine."""
     rise: int = Field(5, ge=0)
     """Steps of the linear rise."""
+    scale: Literal["group", "batch"] = "group"
+    """Whose spread rewards are divided by: that of the answers to one question, as published, or that of all answers of
+    a step, so that answers which hardly differ hardly count."""
     kl: float = Field(0.001, gt=0)
     """Weight of the divergence from the weights that training started from."""
     weight_decay: float = Field(0.0, ge=0)
