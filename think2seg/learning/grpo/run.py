@@ -41,6 +41,8 @@ from think2seg.segmentation import Segmenter, load_segmenter
 
 logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
+_PLACES: Any = {"runs": True, "export": True, "data": {"folder", "wheels"}}
+"""Settings that are paths of the machine, and no part of a model card."""
 _HEAD = "| figure | images | before | after | difference | interval |\n|---|---|---|---|---|---|\n"
 
 
@@ -176,7 +178,7 @@ def _finish(
     figures = compare_folders(start.folder, settings.export, tasks.held_out, segmenter, template=settings.template)
     held_out = {one.name: one.candidate for one in figures}
     run.append({"stage": STAGE, "compared": [asdict(one) for one in figures], "held_out": held_out})
-    config = settings.model_dump(mode="json")
+    config = settings.model_dump(mode="json", exclude=_PLACES)
     training = Training(data=data, config=config, metrics=held_out, base=start.digest, licence=settings.licence)
     told = f"{comparison_text(figures)}\n\n```\n{command}\n```\n\n{told_by(start.folder)}"
     (settings.export / "README.md").write_text(model_card(name, digest, training, told=told), encoding="utf-8")
