@@ -180,7 +180,13 @@ def test_rows_carry_the_prompters_own_template_and_frame(earthreason: Path) -> N
 def test_masks_are_what_is_rewarded(scorer: Scorer) -> None:
     earned, logged = called(MaskReward(scorer, lake), [RIGHT, NOTHING, RAMBLING, HALF], [0, 0, 1, 1])
     assert earned == pytest.approx([4, 2, 0, 3])
-    assert logged == pytest.approx({"iou": 0.375, "valid": 0.75, "form": 0.75, "parse_rate": 0.75, "empty": 0.25})
+    terms = {"iou": 0.375, "valid": 0.75, "form": 0.75, "parse_rate": 0.75, "empty": 0.25}
+    assert logged == pytest.approx({**terms, "reward_spread": 1.25, "flat_questions": 0})
+
+
+def test_answers_that_earn_alike_are_flat_whatever_other_questions_earn(scorer: Scorer) -> None:
+    _, logged = called(MaskReward(scorer, lake), [RIGHT, RIGHT, RAMBLING, RAMBLING], [0, 0, 1, 1])
+    assert (logged["reward_spread"], logged["flat_questions"]) == (0, 1)
 
 
 def test_shuffled_rewards_stay_within_their_question_and_repeat(scorer: Scorer) -> None:
@@ -207,7 +213,7 @@ def test_a_failure_of_the_reward_names_item_and_answer() -> None:
     assert "A lake." in str(caught.value)
 
 
-FINE = {"reward": 2.0, "kl": 0.01, "parse_rate": 1.0, "empty": 0.2, "reward_std": 0.5}
+FINE = {"reward": 2.0, "kl": 0.01, "parse_rate": 1.0, "empty": 0.2, "reward_spread": 0.5}
 
 
 @pytest.fixture
@@ -228,7 +234,7 @@ def stop(tmp_path: Path) -> Callable[..., None]:
         ({"kl": 4.0}, "divergence from the first weights has grown to 4 nats"),
         ({"parse_rate": 0.2}, "only 20.0% of the answers can be read"),
         ({"empty": 1.0}, "100.0% of the answers say that nothing is there"),
-        ({"reward_std": 0.0}, "all answers to a question earn the same"),
+        ({"reward_spread": 0.0}, "all answers to a question earn the same"),
     ],
 )
 def test_a_run_that_goes_wrong_says_why_it_stops(stop: Any, figures: dict[str, float], told: str) -> None:
@@ -240,7 +246,7 @@ def test_a_run_that_goes_wrong_says_why_it_stops(stop: Any, figures: dict[str, f
 def test_a_few_bad_steps_are_no_reason_to_stop(stop: Any) -> None:
     for _ in range(3):
         stop(2)
-        stop(1, reward_std=0.0, parse_rate=0.6, empty=1.0)
+        stop(1, reward_spread=0.0, parse_rate=0.6, empty=1.0)
 
 
 def test_checkpoints_that_a_kill_left_in_part_are_not_resumed_from(tmp_path: Path) -> None:

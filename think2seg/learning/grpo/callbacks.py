@@ -18,8 +18,8 @@ from think2seg.learning.settings import StopSettings
 
 LOGGED = {
     "reward": "reward",
-    "reward_std": "reward_spread",
-    "frac_reward_zero_std": "flat_questions",
+    "reward_spread": "reward_spread",
+    "flat_questions": "flat_questions",
     "iou": "iou",
     "valid": "valid",
     "form": "form",
@@ -169,7 +169,7 @@ class Stop(TrainerCallback):  # type: ignore[misc]
                 f"{empty:.1%} of the answers say that nothing is there (limit {limits.empty:.0%}).",
                 "Lower data.absent or update.rate, or start from weights that find something.",
             )
-        if (spread := self._mean("reward_std")) <= limits.spread:
+        if (spread := self._mean("reward_spread")) <= limits.spread:
             return (
                 f"all answers to a question earn the same (standard deviation {spread:.2g}, limit {limits.spread:g}), "
                 "so there is nothing to learn from.",

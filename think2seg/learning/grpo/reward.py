@@ -11,6 +11,9 @@ from think2seg.learning.grpo.tasks import Task
 from think2seg.learning.rewards import Scorer
 from think2seg.learning.tiny.source import batch_generator
 
+FLAT = 1e-6
+"""Standard deviation of the rewards of a question from which nothing is learnt."""
+
 
 class MaskReward:
     """Scores all answers of a step together; each image is encoded once, however many answers there are to it.
@@ -33,7 +36,9 @@ class MaskReward:
         log_metric: Callable[[str, float], None],
         **_: object,
     ) -> list[float]:
-        """Reward of every answer, 0 to 4; logs `iou`, `valid`, `form`, `parse_rate` and `empty`.
+        """Reward of every answer, 0 to 4; logs its terms, how far those of a question lie apart, and what was read.
+
+        The spread is logged here, for TRL's is that of all answers of a step, however alike those of a question are.
 
         Parameters
         ----------
@@ -52,6 +57,9 @@ class MaskReward:
         flat = [reward for group in scored for reward in group]
         for term in ("iou", "valid", "form"):
             log_metric(term, float(np.mean([getattr(reward, term) for reward in flat])))
+        spreads = [float(np.std([reward.total for reward in group])) for group in scored]
+        log_metric("reward_spread", float(np.mean(spreads)))
+        log_metric("flat_questions", float(np.mean([spread < FLAT for spread in spreads])))
         answers = [self._scorer.parse(text) for text in texts]
         log_metric("parse_rate", float(np.mean([answer.status != "unparsable" for answer in answers])))
         log_metric("empty", float(np.mean([answer.status == "ok" and not answer.instances for answer in answers])))
