@@ -102,9 +102,9 @@ def _outside() -> Iterator[Phrasing]:
 
 
 def _written() -> Iterator[Phrasing]:
-    for concept, texts in tables.STANDING.items():
+    for standing, texts in tables.STANDING.items():
         for text in texts:
-            yield Phrasing(text=text, concept=concept, kind="standing", split="train")
+            yield Phrasing(text=text, concept=standing, kind="standing", split="train")
     for concept, patterns in (*tables.IMPLICIT.items(), (None, tables.OUTSIDE_IMPLICIT)):
         for text in (text for pattern in patterns for text in spelled_out(pattern)):
             yield Phrasing(text=text, concept=concept, kind="implicit", split="train")

@@ -75,7 +75,7 @@ class Start:
         return getattr(torch, told.get("dtype") or told.get("torch_dtype") or "float32")  # type: ignore[no-any-return]
 
 
-class PatchProduct(Qwen2_5_VisionPatchEmbed):
+class PatchProduct(Qwen2_5_VisionPatchEmbed):  # type: ignore[misc]
     """transformers' embedding of patches as one matrix product: patches do not overlap, so that is what it comes to.
 
     As a convolution in three dimensions it was more than half of a step of the bundled prompter on a CPU.
