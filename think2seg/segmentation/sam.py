@@ -18,7 +18,7 @@ from think2seg.errors import ModelError
 from think2seg.segmentation.architecture import load_sam_folder
 from think2seg.segmentation.attention import quicken
 from think2seg.segmentation.batches import BatchedSegmenter, Prompts
-from think2seg.segmentation.decoding import EncodedImages, decode_prompts, fuse_attention
+from think2seg.segmentation.decoding import EncodedImages, decode_prompts
 from think2seg.segmentation.devices import choose_device, choose_dtype
 
 CHECKPOINT_SUFFIX = ".pth"
@@ -39,7 +39,6 @@ class SamSegmenter(BatchedSegmenter[EncodedImages]):
         self._sam.image_encoder.to(self._dtype)
         if where.type == "cpu":
             quicken(self._sam.image_encoder)
-        fuse_attention(self._sam)
         self.mask_threshold = float(sam.mask_threshold)
 
     @property
