@@ -83,7 +83,8 @@ class TrainingSettings(Strict):
     threads: int = Field(2, ge=1)
     workers: int = Field(1, ge=0)
     """Background processes that make batches; 0 makes them in the training process."""
-    bfloat16: bool = True
+    bfloat16: bool | None = None
+    """Compute in bfloat16 (weights stay float32); null: where this machine has instructions for it."""
     runs: Path = Path("runs")
     export: Path
     """Weights folder written at the end."""
@@ -212,7 +213,8 @@ class GrpoSettings(Strict):
     name: str
     seed: int = 0
     threads: int = Field(2, ge=1)
-    bfloat16: bool = True
+    bfloat16: bool | None = None
+    """Compute in bfloat16 (weights stay float32); null: where this machine has instructions for it."""
     gradient_checkpointing: bool = False
     runs: Path = Path("runs")
     export: Path

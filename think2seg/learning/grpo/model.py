@@ -19,6 +19,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from think2seg.config import LocalPrompter
 from think2seg.errors import ModelError
+from think2seg.learning.precision import in_bfloat16
 from think2seg.learning.settings import GrpoSettings, LoraSettings
 from think2seg.prompting import Template, template_for
 from think2seg.prompting.folder import DESCRIPTION, PrompterDescription, read_description
@@ -56,7 +57,7 @@ class Start:
         All weights train in float32, under autocast where bfloat16 is asked for; behind adapters they are kept in
         bfloat16. Raises ModelError when the folder holds no prompter.
         """
-        dtype = torch.bfloat16 if settings.lora and settings.bfloat16 else torch.float32
+        dtype = torch.bfloat16 if settings.lora and in_bfloat16(settings.bfloat16) else torch.float32
         try:
             processor = AutoProcessor.from_pretrained(self.folder, local_files_only=True, padding_side="left")
             model = load_whole(Qwen2_5_VLForConditionalGeneration, self.folder, dtype=dtype, attn_implementation="sdpa")
@@ -131,7 +132,7 @@ def grpo_config(settings: GrpoSettings, folder: Path, *, max_new_tokens: int) ->
         output_dir=str(folder),
         seed=settings.seed,
         use_cpu=not torch.cuda.is_available(),
-        bf16=settings.bfloat16,
+        bf16=in_bfloat16(settings.bfloat16),
         gradient_checkpointing=settings.gradient_checkpointing,
         num_train_epochs=settings.epochs or 1,
         per_device_train_batch_size=update.answers,

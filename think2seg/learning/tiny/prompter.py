@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from think2seg.learning.optim import Optimisers, Rates
+from think2seg.learning.precision import in_bfloat16
 from think2seg.learning.run import Metrics, prefetch
 from think2seg.learning.settings import PrompterSettings, StageSettings, WarmUpSettings
 from think2seg.learning.tiny.anchors import FRAME_PX, anchor_instances
@@ -141,7 +142,7 @@ class _PrompterStage:
         return loss + VISION_WEIGHT * vision_loss, {**metrics, "vision_box": vision_metrics["box"]}
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bfloat16)
+        return torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16(self._settings.bfloat16))
 
 
 class WarmUpStage(_PrompterStage):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from think2seg.learning.optim import Optimisers, Rates
+from think2seg.learning.precision import in_bfloat16
 from think2seg.learning.run import Metrics, Stage, prefetch
 from think2seg.learning.tiny.anchors import FRAME_PX, MIN_AREA_PX, inner_points
 from think2seg.learning.tiny.source import Source, batch_generator
@@ -195,7 +196,7 @@ class SegmenterStage:
     def update(self, batch: MaskBatch, scale: float) -> Metrics:
         """One step; returns its losses."""
         self._sam.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16(self._settings.bfloat16)):
             logits, scores = draw(self._sam, batch)
         loss, metrics = mask_loss(logits, scores, batch)
         return {**metrics, "gradient": self.optimisers.update(loss, scale)}
