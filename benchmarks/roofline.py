@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import fmean
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -168,14 +172,27 @@ def config_of(size: str) -> Qwen2_5_VLConfig:
     return Qwen2_5_VLConfig(text_config=dict(_TEXT[size]), vision_config=vision)
 
 
-def this_cpu() -> Machine:
-    """One core of this machine: the best of several large products and copies, by CPU time."""
+def this_cpu(cores: int) -> Machine:
+    """One core of this machine while `cores` of them do the same: large products, and copies.
+
+    Cores that share a physical one, or its clock and memory, do less together than one after another.
+    """
     torch.set_num_threads(1)
-    square, large = torch.randn(1024, 1024), torch.randn(1 << 24)
-    other = torch.empty_like(large)
-    flops = 2 * 1024**3 / _quickest(lambda: square @ square, "cpu")
-    moved = 2 * large.nbytes / _quickest(lambda: other.copy_(large), "cpu")
-    return Machine(name="one core here", flops=flops, bytes_s=moved, source="measured: float32 product, copy")
+
+    def work() -> tuple[float, float]:
+        square, large = torch.randn(1024, 1024), torch.randn(1 << 24)
+        other = torch.empty_like(large)
+        together.wait()
+        product = _quickest(lambda: square @ square, "cpu", repetitions=40)
+        together.wait()
+        return 2 * 1024**3 / product, 2 * large.nbytes / _quickest(lambda: other.copy_(large), "cpu", repetitions=20)
+
+    together = Barrier(cores)
+    with ThreadPoolExecutor(cores) as pool:
+        found = [one.result() for one in [pool.submit(work) for _ in range(cores)]]
+    flops, bytes_s = (fmean(values) for values in zip(*found, strict=True))
+    alone = "alone" if cores == 1 else f"while {cores} work"
+    return Machine(name=f"one core {alone}", flops=flops, bytes_s=bytes_s, source="measured: float32 product, copy")
 
 
 def _quickest(work: Callable[[], object], device: str, repetitions: int = 7) -> float:
@@ -230,8 +247,9 @@ def _ceilings(console: Console, name: str, phases: Sequence[Phase], machines: Se
 
 
 def _bundled_pair(console: Console) -> dict[str, Any]:
-    """Each phase of the bundled pair on one core here, beside the least it could take."""
-    models, machine = Models.load(load_monitor("nd-wetlands").models, threads=1), this_cpu()
+    """Each phase of the bundled pair on one core here, beside the least it could take; and what all cores could do."""
+    models, cores = Models.load(load_monitor("nd-wetlands").models, threads=1), os.cpu_count() or 1
+    machine, shared = this_cpu(1), this_cpu(cores)
     description = json.loads((resolve("segmenter", "bundled") / "think2seg.json").read_text())["architecture"]
     prompter: Any = models.prompter
     script = prompter._script("water bodies")
@@ -253,8 +271,13 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
     least, took = sum(phase.seconds(machine) for phase in phases.values()), sum(measured.values())
     table.add_row("all", "", "", f"{1000 * least:.1f}", f"{1000 * took:.1f}", f"{least / took:.0%}")
     console.print(table)
-    console.print(f"{machine.flops / 1e9:.0f} GFLOP/s, {machine.bytes_s / 1e9:.0f} GB/s ({machine.source})")
-    return {"least_ms": round(1000 * least, 1), "measured_ms": round(1000 * took, 1), "share": round(least / took, 3)}
+    for one in (machine, shared):
+        told = f"{one.flops / 1e9:.0f} GFLOP/s, {one.bytes_s / 1e9:.0f} GB/s"
+        console.print(f"{one.name}: {told} ({one.source})")
+    at_most = cores / sum(phase.seconds(shared) for phase in phases.values())
+    console.print(f"All {cores} cores together: {at_most:.1f} such tiles/s at most, reading and writing not counted.")
+    return {"least_ms": round(1000 * least, 1), "measured_ms": round(1000 * took, 1), "share": round(least / took, 3),
+            "tiles_s_at_most": round(at_most, 1)}  # fmt: skip
 
 
 def _prompter_seconds(prompter: Any, load: Load, device: str) -> dict[str, float]:
