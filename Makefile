@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEELS := out/wheels
-TRAIN = OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/think2seg train --set data.folder=$(DATA) --set data.wheels=$(WHEELS)
+TRAIN = $(BIN)/think2seg train --set data.folder=$(DATA) --set data.wheels=$(WHEELS)
 
 # One thread per library: the pipeline brings its own processes.
 export OMP_NUM_THREADS ?= 1

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from think2seg.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 from think2seg.cli.app import (
     Json,
@@ -22,6 +18,7 @@ from think2seg.cli.app import (
     stderr,
     stdout,
 )
+from think2seg.errors import ConfigError
 
 
 @app.command()
@@ -32,6 +29,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model of the bundled pair; resumes from its last checkpoint."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads that wait take the cores
     from think2seg.learning.train import train as train_model
 
     result = train_model(conf, resume=not fresh, overrides=set_ or [])
