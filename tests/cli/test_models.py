@@ -51,7 +51,7 @@ def test_from_registered_to_champion_and_back(candidate: Any, think2seg: Think2S
     version, champion = registry.named("candidate"), registry.named("champion")
     note_verdict(registry, version, verdict(version.digest, champion.digest, passed=False))
     assert "FAILED" in think2seg("models", "show", "candidate").out
-    assert "refused: better (against" in think2seg("models", "list").out
+    assert "refused: gain (against" in think2seg("models", "list").out
     assert think2seg("models", "promote").code == 2
     note_verdict(registry, version, verdict(version.digest, champion.digest))
     assert think2seg("models", "promote").out.startswith(

@@ -65,7 +65,7 @@ def test_a_truly_better_candidate_passes_with_figures() -> None:
 def test_a_worse_candidate_is_refused_with_figures() -> None:
     verdict = verdict_of(answers(noise(1, -0.1)))
     assert not verdict.passed
-    sentence = check_of(verdict, "better").sentence
+    sentence = check_of(verdict, "gain").sentence
     assert sentence.startswith("Measurably worse: gIoU 0.")
     assert f"{verdict.figures[0].low:+.3f} to {verdict.figures[0].high:+.3f}" in sentence
     assert "gIoU, forest" in check_of(verdict, "categories").sentence
@@ -74,7 +74,7 @@ def test_a_worse_candidate_is_refused_with_figures() -> None:
 def test_the_same_answers_are_not_measurably_better() -> None:
     verdict = verdict_of(answers())
     assert not verdict.passed
-    assert [check.name for check in verdict.checks if not check.passed] == ["better"]
+    assert [check.name for check in verdict.checks if not check.passed] == ["gain"]
     assert "Not measurably better: gIoU" in verdict.reasons[0]
 
 
@@ -88,14 +88,14 @@ def test_better_on_training_images_only_is_refused_and_said() -> None:
     candidate = Contender(digest="b" * 32, answered=answers(noise(2, 0.0)), cost=CHEAP, **learned)
     verdict = judge(candidate, champion, frozen_set="f" * 32, segmenter="5" * 32, limits=LIMITS)
     assert not verdict.passed
-    assert "On training images it gains +0.098" in check_of(verdict, "better").sentence
-    assert "does not carry over" in check_of(verdict, "better").sentence
+    assert "On training images it gains +0.098" in check_of(verdict, "gain").sentence
+    assert "does not carry over" in check_of(verdict, "gain").sentence
 
 
 def test_a_small_gain_says_how_many_images_would_show_it() -> None:
     verdict = verdict_of(answers(noise(1, 0.03, spread=0.3), n=40), answers(n=40))
     assert not verdict.passed
-    assert "images would show a difference of that size" in check_of(verdict, "better").sentence
+    assert "images would show a difference of that size" in check_of(verdict, "gain").sentence
 
 
 def test_a_set_that_is_too_small_says_so_however_good_the_candidate() -> None:
@@ -172,7 +172,7 @@ def test_plain_form_and_page() -> None:
     assert again.to_dict() == verdict.to_dict()
     page = verdict_markdown(verdict)
     assert page.startswith("# The candidate is refused\n")
-    assert "| **no** | better | Measurably worse: gIoU" in page
+    assert "| **no** | gain | Measurably worse: gIoU" in page
     assert "| parse rate | 1.000 | 1.000 | 0.000 |" in page
     assert verdict_markdown(verdict_of(answers(noise(1, 0.06)))).startswith("# The candidate may be promoted\n")
 

@@ -76,6 +76,6 @@ def verdict(candidate: str, champion: str, *, passed: bool = True) -> Verdict:
         n_images=80,
         n_questions=80,
         figures=(g_iou,),
-        checks=(Check(name="better", passed=passed, sentence=sentence),),
+        checks=(Check(name="gain", passed=passed, sentence=sentence),),
         limits=Limits(),
     )

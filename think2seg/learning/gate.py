@@ -217,20 +217,20 @@ def _large_enough(g_iou: Figure, n_probes: int, limits: Limits) -> Check:
 def _better(g_iou: Figure, training: Figure | None, limits: Limits, *, same: bool) -> Check:
     told = f"gIoU {g_iou.champion:.3f} to {g_iou.candidate:.3f}, {_interval(g_iou, limits)}"
     if g_iou.low > 0 and not same:
-        return Check(name="better", passed=True, sentence=f"Measurably better: {told}.")
+        return Check(name="gain", passed=True, sentence=f"Measurably better: {told}.")
     if same:
         return Check(
-            name="better", passed=False, sentence=f"Not measurably better: these are the champion's weights; {told}."
+            name="gain", passed=False, sentence=f"Not measurably better: these are the champion's weights; {told}."
         )
     if g_iou.high < 0:
-        return Check(name="better", passed=False, sentence=f"Measurably worse: {told}.")
+        return Check(name="gain", passed=False, sentence=f"Measurably worse: {told}.")
     more = ""
     if training and training.low > 0:
         more = f" On training images it gains {training.difference:+.3f}: what it learned does not carry over."
     elif g_iou.difference > 0:
         needed = math.ceil(g_iou.n * ((g_iou.difference - g_iou.low) / g_iou.difference) ** 2)
         more = f" About {needed:,} images would show a difference of that size."
-    return Check(name="better", passed=False, sentence=f"Not measurably better: {told}.{more}")
+    return Check(name="gain", passed=False, sentence=f"Not measurably better: {told}.{more}")
 
 
 def _readable(parsed: Figure, limits: Limits) -> Check:
