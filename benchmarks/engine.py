@@ -45,7 +45,6 @@ from think2seg.cube.writer import BlockWriter
 from think2seg.engine import Models, RunSpec, Target, Timings, execute
 from think2seg.plan import BlockJob, WorkOrder
 
-TILES_PER_BLOCK = 4
 MOST_DIFFERING = 1e-5
 """Share of pixels whose logit may lie so near the threshold that another order of additions turns them."""
 MANY_TILES = 1000
@@ -119,9 +118,9 @@ def spec_of(folder: Path, n_questions: int, n_steps: int) -> RunSpec:
 
 def jobs_of(n_tiles: int, folder: Path) -> list[BlockJob]:
     """Jobs over about `n_tiles` tiles of the sample archive, which is gone over as often as that takes."""
-    lines = plan_of(folder, QUESTIONS[0]).plan.work
-    once = [(line.acquisition, block) for line in lines for block in line.blocks if line.acquisition]
-    wanted = -(-n_tiles // TILES_PER_BLOCK)
+    planned = plan_of(folder, QUESTIONS[0])
+    once = [(line.acquisition, block) for line in planned.plan.work for block in line.blocks if line.acquisition]
+    wanted = -(-n_tiles // (planned.zone.grid.block_px // planned.zone.grid.core_px) ** 2)
     rounds = [once[number % len(once)] for number in range(wanted)]
     return [
         BlockJob(acquisition=acquisition, block=block, step=number // len(once), revision=0)

@@ -33,6 +33,7 @@ def run(cube: Path, scheduler: str, *overrides: str) -> tuple[RunSummary, xr.Dat
         [
             f"region={json.dumps({'kind': 'geometry', 'geometry': area(1, 1)})}",
             "source.datetime=2014-07-01/2014-07-31",
+            "tile={footprint_m: 960, halo_m: 160}",
             f"cube={{uri: '{cube}', block_px: 128}}",
             f"cluster.scheduler={scheduler}",
             "models.prompter.device=cpu",
