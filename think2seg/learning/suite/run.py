@@ -107,7 +107,7 @@ class _Suite:
     def _presence(self, cases: Sequence[Case]) -> None:
         """Fit the correction of presence on scenes of its own, and show it on the scored ones."""
         images = [simulate(CALIBRATION_SCENE + index) for index in range(self.scenes)]
-        samples = balanced_questions(images, seed=1, absent=0.5, unknown=0.0)
+        samples = balanced_questions(images, seed=1, absent=ABSENT, unknown=UNKNOWN)
         fitting = ask_and_draw(samples, self.prompter, self.segmenter, title="presence", on_progress=self.on_progress)
         self.platt = fit_platt(*_presence_of(fitting))
         stated, true = _presence_of(cases)
