@@ -31,8 +31,9 @@ from think2seg.registry import Registry, Version, open_registry, pinned, prompte
 
 LOCAL = config.LocalPrompter(path="champion")
 BESIDE = {"far away": shapely.box(10, 50, 10.1, 50.1)}
+FIGURES = {"gIoU": 0.42, "gIoU, ponds 100 %": 0.25}
 TRAINING = Training(
-    data="d" * 32, config={"stage": {"steps": 4}}, metrics={"gIoU": 0.42}, base="Qwen/Qwen2.5-VL-3B", footprints=BESIDE
+    data="d" * 32, config={"stage": {"steps": 4}}, metrics=FIGURES, base="Qwen/Qwen2.5-VL-3B", footprints=BESIDE
 )
 
 
@@ -63,8 +64,8 @@ def test_a_version_keeps_what_it_was_made_of(registry: Registry, tmp_path: Path)
     version = trained(registry, tmp_path, "a", passed=None)
     told = version.to_dict()
     assert told["digest"] == weights_digest(tmp_path / "a") == weights_digest(registry.folder_of(version))
-    assert (told["data"], told["training"], told["metrics"]) == ("d" * 32, {"stage": {"steps": 4}}, {"gIoU": 0.42})
-    assert registry.client.get_run(version.run_id).data.metrics == {"gIoU": 0.42}
+    assert (told["data"], told["training"], told["metrics"]) == ("d" * 32, {"stage": {"steps": 4}}, FIGURES)
+    assert registry.client.get_run(version.run_id).data.metrics == {"gIoU": 0.42, "gIoU: ponds 100 percent": 0.25}
     assert shapely.equals_exact(training_footprints(registry, version)["far away"], BESIDE["far away"], 1e-9)
     assert training_footprints(registry, registry.named("1")) == {}
 
@@ -77,7 +78,7 @@ def test_a_card_says_to_the_hub_and_to_people_what_it_is(registry: Registry, tmp
     metadata = yaml.safe_load(front)
     assert (metadata["license"], metadata["base_model"]) == ("apache-2.0", "Qwen/Qwen2.5-VL-3B")
     (result,) = metadata["model-index"][0]["results"]
-    assert result["metrics"] == [{"type": "gIoU", "name": "gIoU", "value": 0.42}]
+    assert result["metrics"] == [{"type": name, "name": name, "value": value} for name, value in FIGURES.items()]
     for part in (version.digest, "| gIoU | 0.42 |", '"steps": 4', "### Told before", "By hand."):
         assert part in text
     assert "license: mit" not in text

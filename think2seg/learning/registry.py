@@ -29,7 +29,7 @@ from think2seg.learning.card import CARD, Training, model_card, told_by
 from think2seg.learning.footprints import read_footprints, write_footprints
 from think2seg.learning.verdict import Limits, Verdict
 from think2seg.registry import MODEL, Registry, Version, bundled, weights_digest
-from think2seg.registry.mlflow import explained
+from think2seg.registry.mlflow import explained, metric_name
 from think2seg.registry.store import TAG
 
 EXPERIMENT = "think2seg-registry"
@@ -304,7 +304,7 @@ def _registered(registry: Registry, folder: Path, digest: str, training: Trainin
             write_footprints(Path(draft) / _FOOTPRINTS, training.footprints)
             client.log_artifact(run_id, str(Path(draft) / _FOOTPRINTS))
     for name, value in training.metrics.items():
-        client.log_metric(run_id, name.replace("%", "percent"), float(value))
+        client.log_metric(run_id, metric_name(name), float(value))
     client.set_terminated(run_id)
     tags = {
         "digest": digest,

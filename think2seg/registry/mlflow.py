@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -47,6 +48,11 @@ def fetch(uri: str, artifacts: str, target: str) -> str:
 
     with explained(uri):
         return str(download_artifacts(artifact_uri=artifacts, dst_path=target, tracking_uri=uri))
+
+
+def metric_name(figure: str) -> str:
+    """The name of a figure as MLflow takes it: ``gIoU, lakes`` becomes ``gIoU: lakes``."""
+    return re.sub(r"[^\w\-.:/ ]", "", figure.replace(", ", ": ").replace("%", "percent"))
 
 
 @contextmanager

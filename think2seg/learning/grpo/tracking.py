@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from think2seg.learning.run import Metrics
 from think2seg.registry import Registry, open_registry
-from think2seg.registry.mlflow import explained
+from think2seg.registry.mlflow import explained, metric_name
 from think2seg.registry.store import TAG
 
 EXPERIMENT = "think2seg-training"
@@ -48,7 +48,7 @@ class Tracking:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value in figures.items() if value == value]
+        metrics = [Metric(metric_name(name), value, now, step) for name, value in figures.items() if value == value]
         with explained(self._registry.uri):
             self._registry.client.log_batch(self.run_id, metrics=metrics)
 
