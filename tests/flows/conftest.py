@@ -48,7 +48,8 @@ class Orchestra:
 
     def overrides(self, name: str) -> list[str]:
         """A cube of one block and one date, called `name`."""
-        return [PLACE, "source.datetime=2014-01-01/2014-12-31", f"cube.uri={self.folder / name}", "cluster.workers=1"]
+        cube = [f"cube.uri={self.folder / name}", "cube.block_px=256", "tile={footprint_m: 960, halo_m: 160}"]
+        return [PLACE, "source.datetime=2014-01-01/2014-12-31", *cube, "cluster.workers=1"]
 
     def post(self, path: str, body: Any) -> Any:
         answer = self.api.post(path, json=body)
