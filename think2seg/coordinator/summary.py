@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from think2seg.cube.receipts import Receipt
+from think2seg.cube.receipts import NOT_ASKED, Receipt
 from think2seg.plan import BlockState
 
 STAGES = ("search", "read", "prompt", "segment", "write")
-_NOT_ASKED = {"cloud", "gated"}
-_FAILED = {"failed"}
 _UNREADABLE = ("unparsable", "truncated")
 _CHANCE = 0.01
 
@@ -29,7 +27,7 @@ class RunSummary:
     blocks: dict[str, int]
     """Block state → count; ``reused`` counts receipts taken over from a run that was killed."""
     tiles: dict[str, int]
-    """done, cloud, failed, gated."""
+    """done, cloud, failed, gated; tiles beyond the region or without imagery are none of these."""
     failures: tuple[dict[str, Any], ...]
     """item, block, reason, message."""
     seconds: dict[str, float]
@@ -144,7 +142,10 @@ class Tally:
             self.unknown_tiles += receipt.tiles.get("unknown concept", 0)
             self.unparsable_tiles += sum(receipt.tiles.get(status, 0) for status in _UNREADABLE)
             for status, number in receipt.tiles.items():
-                self.tiles[status if status in _NOT_ASKED | _FAILED else "done"] += number
+                if status in self.tiles:
+                    self.tiles[status] += number
+                elif status not in NOT_ASKED:
+                    self.tiles["done"] += number
             if receipt.state is BlockState.FAILED:
                 self.failed.add(receipt.acquisition)
             self.failures.extend(failure_rows([receipt]))

@@ -13,6 +13,8 @@ from think2seg.plan import BlockState, PlanLine
 FOLDER = "_records/receipts"
 VOID = b""
 """Stands in a receipt's place while its block is written anew."""
+NOT_ASKED = frozenset({"cloud", "nodata", "outside", "gated", "failed"})
+"""Tile statuses that stand for no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from shapely.geometry.base import BaseGeometry
 
 from think2seg.crs import project
 from think2seg.cube import open_cube
+from think2seg.cube.receipts import NOT_ASKED
 from think2seg.errors import CubeError
 from think2seg.grid import Grid
 from think2seg.imagery import Quality
@@ -37,9 +38,6 @@ COLUMNS = (
     "tiles",
     "prompter",
 )
-
-NOT_ASKED = frozenset({"cloud", "nodata", "outside", "gated", "failed"})
-"""Tile statuses that stand for no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
