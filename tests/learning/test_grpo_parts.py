@@ -19,12 +19,16 @@ from support.standins import DarkSegmenter
 pytest.importorskip("trl")
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionPatchEmbed,
+    Qwen2_5_VisionTransformerPretrainedModel,
+)
 
 from think2seg.errors import ConfigError, ImageryError, ModelError, TrainingError
 from think2seg.learning.datasets import Dataset, read_dataset
 from think2seg.learning.grpo.callbacks import WHOLE, Stop, last_checkpoint
-from think2seg.learning.grpo.model import PatchProduct
+from think2seg.learning.grpo.model import DistinctImages, PatchProduct
 from think2seg.learning.grpo.reward import MaskReward
 from think2seg.learning.grpo.tasks import FolderTasks, Task, TaskSets, remembering, task_rows
 from think2seg.learning.review import import_review
@@ -266,3 +270,35 @@ def test_patches_embedded_by_a_product_are_those_of_the_convolution() -> None:
     expected = embed(patches)
     embed.__class__ = PatchProduct
     torch.testing.assert_close(embed(patches), expected)
+
+
+def tower_of_eyes(depth: int) -> Qwen2_5_VisionTransformerPretrainedModel:
+    """A small vision tower with random weights."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 24}
+    config = Qwen2_5_VLVisionConfig(depth=depth, fullatt_block_indexes=list(range(depth)), **sizes)
+    return Qwen2_5_VisionTransformerPretrainedModel(config)
+
+
+def test_an_image_seen_once_for_all_its_answers_gives_the_values_and_gradients_of_its_copies() -> None:
+    tower = tower_of_eyes(depth=2)
+    patches = torch.randn(2, 16, 3 * 2 * 14 * 14)[[0, 1, 0, 0, 1]].flatten(0, 1)
+    grid = torch.tensor([[1, 4, 4]] * 5)
+
+    def seen() -> list[torch.Tensor]:
+        tower.zero_grad()
+        found = tower(patches, grid_thw=grid).pooler_output
+        (found * torch.linspace(0, 1, len(found))[:, None]).sum().backward()
+        return [found.detach(), *(weight.grad.clone() for weight in tower.parameters())]
+
+    expected = seen()
+    tower.__class__ = DistinctImages
+    torch.testing.assert_close(seen(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_images_of_several_sizes_are_seen_as_they_come() -> None:
+    tower = tower_of_eyes(depth=1)
+    patches, grid = torch.randn(16 + 8, 3 * 2 * 14 * 14), torch.tensor([[1, 4, 4], [1, 2, 4]])
+    expected = tower(patches, grid_thw=grid).pooler_output
+    tower.__class__ = DistinctImages
+    torch.testing.assert_close(tower(patches, grid_thw=grid).pooler_output, expected)

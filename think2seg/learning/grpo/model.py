@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionPatchEmbed,
+    Qwen2_5_VisionTransformerPretrainedModel,
+)
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -87,8 +90,33 @@ class PatchProduct(Qwen2_5_VisionPatchEmbed):  # type: ignore[misc]
         return linear(hidden_states.to(self.proj.weight.dtype), self.proj.weight.flatten(1))
 
 
+class DistinctImages(Qwen2_5_VisionTransformerPretrainedModel):  # type: ignore[misc]
+    """transformers' vision tower, which looks at an image once however many answers of a batch are about it.
+
+    Every answer to a question brings a copy of the question's image. Values and gradients are the same.
+    """
+
+    def forward(self, hidden_states: Tensor, grid_thw: Tensor, **options: Any) -> Any:
+        """As its base; images of different sizes are looked at as they come."""
+        if not (grid_thw == grid_thw[0]).all():
+            return super().forward(hidden_states, grid_thw=grid_thw, **options)
+        images, which = torch.unique(hidden_states.view(len(grid_thw), -1), dim=0, return_inverse=True)
+        patches = images.view(-1, hidden_states.shape[-1])
+        seen = super().forward(patches, grid_thw=grid_thw[: len(images)], **options)
+        for name, values in tuple(seen.items()):
+            seen[name] = values.unflatten(0, (len(images), -1))[which].flatten(0, 1)
+        return seen
+
+
+_CHEAPER = {
+    Qwen2_5_VisionPatchEmbed: PatchProduct,
+    Qwen2_5_VisionTransformerPretrainedModel: DistinctImages,
+}
+"""What transformers has → what computes the same in less time."""
+
+
 class MaskTrainer(GRPOTrainer):
-    """TRL's trainer, which embeds patches by a product, and resumes with the weights of the checkpoint.
+    """TRL's trainer, which looks at images once, embeds patches by a product, and resumes with a checkpoint's weights.
 
     Qwen2.5-VL is saved under the key names of its first release. transformers translates them back in
     `from_pretrained` but not where its Trainer resumes: there nearly every weight is *missing*, which is a warning, and
@@ -99,8 +127,8 @@ class MaskTrainer(GRPOTrainer):
         super().__init__(**options)
         for model in (self.model, self.ref_model):
             for module in () if model is None else model.modules():
-                if type(module) is Qwen2_5_VisionPatchEmbed:
-                    module.__class__ = PatchProduct
+                if type(module) in _CHEAPER:
+                    module.__class__ = _CHEAPER[type(module)]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if isinstance(self.model, peft.PeftModel):
