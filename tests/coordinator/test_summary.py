@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from think2seg.coordinator.summary import Tally
 from think2seg.cube.receipts import Receipt
+from think2seg.grid import Block
 from think2seg.plan import BlockState
 
 
@@ -14,7 +15,7 @@ def receipt(tiles: Mapping[str, int]) -> Receipt:
         step=0,
         acquisition="2020-06-01",
         revision=0,
-        block=(0, 0),
+        block=Block(0, 0),
         attempt=1,
         fingerprint="f",
         prompter="p",
