@@ -3,6 +3,8 @@
 Counted from the models' numbers, phase by phase: the vision tower, reading the prompt, writing the answer, the
 segmenter's encoder and its decoder. A phase takes at least its operations divided by the processor's peak, and at least
 its bytes (weights, divided among the tiles that share them, and keys and values) divided by the memory's bandwidth.
+Of the bundled pair every matrix product and attention is also timed alone, in its own shape, as PyTorch's kernels do
+it: what remains is all that another arrangement of the same arithmetic could save.
 
     python benchmarks/roofline.py                 full-size models on named GPUs, and the bundled pair on this machine
     python benchmarks/roofline.py --measure 3B    with a GPU at hand: random weights of that size, and the share reached
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from threading import Barrier
 from typing import Any
@@ -25,6 +28,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from think2seg.config import load_monitor
@@ -61,6 +65,10 @@ _TEXT: Mapping[str, Mapping[str, int]] = {
     "7B": {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
            "intermediate_size": 18944, "vocab_size": 152064},
 }  # fmt: skip
+type Stopwatch = Callable[[Callable[[], object]], float]
+"""Work → the seconds that it takes."""
+_PRODUCTS = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "einsum", "conv2d", "convolution", "conv_transpose2d",
+             "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,9 +191,9 @@ def this_cpu(cores: int) -> Machine:
         square, large = torch.randn(1024, 1024), torch.randn(1 << 24)
         other = torch.empty_like(large)
         together.wait()
-        product = _quickest(lambda: square @ square, "cpu", repetitions=40)
+        product = _quickest(lambda: square @ square, repetitions=40)
         together.wait()
-        return 2 * 1024**3 / product, 2 * large.nbytes / _quickest(lambda: other.copy_(large), "cpu", repetitions=20)
+        return 2 * 1024**3 / product, 2 * large.nbytes / _quickest(lambda: other.copy_(large), repetitions=20)
 
     together = Barrier(cores)
     with ThreadPoolExecutor(cores) as pool:
@@ -195,21 +203,48 @@ def this_cpu(cores: int) -> Machine:
     return Machine(name=f"one core {alone}", flops=flops, bytes_s=bytes_s, source="measured: float32 product, copy")
 
 
-def _quickest(work: Callable[[], object], device: str, repetitions: int = 7) -> float:
-    """Seconds: of the thread on a CPU, which is what other programs disturb least; of the wall on a GPU."""
+def _quickest(work: Callable[[], object], repetitions: int = 7) -> float:
+    """Seconds: of the thread on a CPU, which is what other programs disturb least."""
     times = []
     for _ in range(repetitions):
-        if device == "cpu":
-            started = time.thread_time()
-            work()
-            times.append(time.thread_time() - started)
-        else:
-            torch.cuda.synchronize()
-            started = time.perf_counter()
-            work()
-            torch.cuda.synchronize()
-            times.append(time.perf_counter() - started)
+        started = time.thread_time()
+        work()
+        times.append(time.thread_time() - started)
     return min(times)
+
+
+def _quickest_on_gpu(work: Callable[[], object], repetitions: int = 7) -> float:
+    """Seconds of the wall."""
+    times = []
+    for _ in range(repetitions):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+class _Products(TorchDispatchMode):
+    """Notes every product and attention that is computed, with what it was computed of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in _PRODUCTS:
+            self.seen.append((func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _products_alone(work: Callable[[], object]) -> float:
+    """Seconds of the thread that the products and attentions of `work` take, each repeated by itself."""
+    with _Products() as products:
+        work()
+    if not products.seen:
+        raise RuntimeError("No product was noticed: this PyTorch calls them otherwise.")
+    return sum(_quickest(partial(func, *args, **kwargs)) for func, args, kwargs in products.seen)
 
 
 def main() -> None:
@@ -260,27 +295,34 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
                   whole=len(description["global_blocks"]), window=description["window"],
                   mlp=description["mlp_ratio"], out=description["prompt_width"])  # fmt: skip
     phases = {p.name: p for p in (*prompter_phases(prompter._model.config, load), *segmenter_phases(encoder, load))}
-    measured = {**_prompter_seconds(prompter, load, "cpu"), **_segmenter_seconds(models.segmenter, "cpu")}
+    measured, alone = (
+        {**_prompter_seconds(prompter, load, watch), **_segmenter_seconds(models.segmenter, watch)}
+        for watch in (_quickest, _products_alone)
+    )
     table = Table(title="The bundled pair on one core here: a tile with one instance", box=None, title_justify="left")
-    for column in ("", "GFLOP", "GB moved", "least ms", "measured ms", "share"):
+    for column in ("", "GFLOP", "GB moved", "least ms", "products alone ms", "measured ms", "share"):
         table.add_column(column, justify="right" if column else "left")
     for name, phase in phases.items():
         least, took = phase.seconds(machine), measured[name]
         table.add_row(name, f"{phase.flops / 1e9:.2f}", f"{phase.bytes / 1e9:.3f}", f"{1000 * least:.1f}",
-                      f"{1000 * took:.1f}", f"{least / took:.0%}")  # fmt: skip
+                      f"{1000 * alone[name]:.1f}", f"{1000 * took:.1f}", f"{least / took:.0%}")  # fmt: skip
     least, took = sum(phase.seconds(machine) for phase in phases.values()), sum(measured.values())
-    table.add_row("all", "", "", f"{1000 * least:.1f}", f"{1000 * took:.1f}", f"{least / took:.0%}")
+    products = sum(alone.values())
+    table.add_row("all", "", "", f"{1000 * least:.1f}", f"{1000 * products:.1f}", f"{1000 * took:.1f}",
+                  f"{least / took:.0%}")  # fmt: skip
     console.print(table)
     for one in (machine, shared):
         told = f"{one.flops / 1e9:.0f} GFLOP/s, {one.bytes_s / 1e9:.0f} GB/s"
         console.print(f"{one.name}: {told} ({one.source})")
     at_most = cores / sum(phase.seconds(shared) for phase in phases.values())
-    console.print(f"All {cores} cores together: {at_most:.1f} such tiles/s at most, reading and writing not counted.")
-    return {"least_ms": round(1000 * least, 1), "measured_ms": round(1000 * took, 1), "share": round(least / took, 3),
-            "tiles_s_at_most": round(at_most, 1)}  # fmt: skip
+    console.print(f"All {cores} cores together: {at_most:.1f} such tiles/s at most, reading and writing not counted;")
+    console.print(f"{cores / products:.1f} with PyTorch's own products and nothing between them.")
+    return {"least_ms": round(1000 * least, 1), "products_ms": round(1000 * products, 1),
+            "measured_ms": round(1000 * took, 1), "share": round(least / took, 3),
+            "tiles_s_at_most": round(at_most, 1), "tiles_s_of_products": round(cores / products, 1)}  # fmt: skip
 
 
-def _prompter_seconds(prompter: Any, load: Load, device: str) -> dict[str, float]:
+def _prompter_seconds(prompter: Any, load: Load, seconds: Stopwatch) -> dict[str, float]:
     """Seconds per tile of the prompter's phases, run by the engine's own code."""
     decoder, vision, script = prompter._decoder, prompter._vision, prompter._script("water bodies")
     frames = [prompter._frame(_noise(prompter.frame_px))] * load.at_once
@@ -299,17 +341,17 @@ def _prompter_seconds(prompter: Any, load: Load, device: str) -> dict[str, float
         cache = decoder.cache(load.rows, -(-(length + load.answer_tokens) // 32) * 32)
         lengths = torch.full((load.rows,), middle, device=decoder.device)
         position = decoder.rope(torch.full((3, load.rows), middle))
-        step = _quickest(lambda: decoder.step(lengths * 0, lengths, position, cache), device)
+        step = seconds(lambda: decoder.step(lengths * 0, lengths, position, cache))
         return {
-            "vision": _quickest(lambda: vision(frames), device) / load.at_once,
-            "prefill": _quickest(prefill, device) / load.at_once,
+            "vision": seconds(lambda: vision(frames)) / load.at_once,
+            "prefill": seconds(prefill) / load.at_once,
             "decode": step * load.answer_tokens / load.rows,
         }
 
 
-def _segmenter_seconds(segmenter: Any, device: str) -> dict[str, float]:
+def _segmenter_seconds(segmenter: Any, seconds: Stopwatch) -> dict[str, float]:
     tile, prompt = _noise(segmenter.image_px), Prompt(bbox=(20, 20, 90, 90), points=((40, 40), (60, 60)))
-    one, nine = (_quickest(lambda n=n: segmenter.draw([tile], [[prompt] * n]), device) for n in (1, 9))
+    one, nine = (seconds(lambda n=n: segmenter.draw([tile], [[prompt] * n])) for n in (1, 9))
     return {"encode": one - (nine - one) / 8, "masks": (nine - one) / 8}
 
 
@@ -333,7 +375,7 @@ def measure_full_size(size: str, load: Load) -> dict[str, float]:
     script = argparse.Namespace(head=tokens[:16], tail=tokens, positions=positions)
     prompter = argparse.Namespace(_decoder=decoder, _vision=vision, _script=lambda _: script,
                                   _frame=lambda picture: picture, frame_px=load.frame_px)  # fmt: skip
-    seconds = _prompter_seconds(prompter, load, "cuda")
+    seconds = _prompter_seconds(prompter, load, _quickest_on_gpu)
     phases = {phase.name: phase for phase in prompter_phases(config, load)}
     name = torch.cuda.get_device_name()
     machine = next((gpu for gpu in GPUS if gpu.name.split()[-1] in name or gpu.name.split()[0] in name), GPUS[-1])
