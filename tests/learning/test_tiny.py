@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from think2seg.learning.settings import PrompterSettings, load_settings
+from think2seg.learning.settings import PrompterSettings, SegmenterSettings, load_settings
 from think2seg.learning.tiny.anchors import CELLS, FRAME_PX, anchor_instances
 from think2seg.learning.tiny.answers import Question, answer_text, corpus
 from think2seg.learning.tiny.architecture import PrompterArchitecture, build_processor, build_prompter, question_suffix
@@ -17,6 +17,7 @@ from think2seg.learning.tiny.dense import DenseHeads, dense_targets
 from think2seg.learning.tiny.encode import PackedText, Prefix, pack, patches
 from think2seg.learning.tiny.forward import PackedForward
 from think2seg.learning.tiny.prompter_recipe import PrompterRecipe
+from think2seg.learning.tiny.segmenter import SegmenterRecipe
 from think2seg.learning.tiny.vocabulary import END, IMAGE, UNKNOWN_REASONING, Role, Vocabulary, build_tokenizer
 from think2seg.learning.train import training_source
 from think2seg.prompting.answers import parse_answer
@@ -163,6 +164,24 @@ def test_training_goes_on_from_a_folder_and_teaches_new_heads_first(
     warm_up.update(next(warm_up.batches(0)), 1.0)
     torch.testing.assert_close(recipe.modules["model"].state_dict(), model.state_dict(), rtol=0, atol=0)
     assert any((value != before[name]).any() for name, value in heads.items())
+
+
+def test_a_segmenter_is_taught_further_from_its_folder_and_in_its_architecture(tmp_path: Path) -> None:
+    overrides = [f"runs={tmp_path}", "stage.images=2", "workers=0"]
+    small = ["architecture.width=32", "architecture.heads=2", "architecture.depth=2", "architecture.global_blocks=[1]"]
+    first = load_settings(Path("conf/training/tiny-sam.yaml"), [*overrides, *small])
+    assert isinstance(first, SegmenterSettings)
+    recipe = SegmenterRecipe(first, training_source(first), {"simulated": []})
+    recipe.export(tmp_path)
+
+    further = load_settings(Path("conf/training/tiny-sam-further.yaml"), [*overrides, f"start={tmp_path}"])
+    assert isinstance(further, SegmenterSettings)
+    again = SegmenterRecipe(further, training_source(further), {"simulated": []})
+    given, taken = recipe.modules["sam"].state_dict(), again.modules["sam"].state_dict()
+    torch.testing.assert_close(taken, {name: value.half().float() for name, value in given.items()}, rtol=0, atol=0)
+    (stage,) = again.stages
+    stage.update(next(stage.batches(0)), 1.0)
+    assert any((value != given[name].half().float()).any() for name, value in again.modules["sam"].state_dict().items())
 
 
 def test_perfect_cells_have_no_box_loss_and_unlabelled_concepts_are_no_negatives() -> None:

@@ -88,6 +88,8 @@ class TrainingSettings(Strict):
     runs: Path = Path("runs")
     export: Path
     """Weights folder written at the end."""
+    start: Path | None = None
+    """Weights folder to go on from, of the same kind, its architecture and tokenizer included; None: random weights."""
     data: DataSettings = DataSettings()
     checkpoint_s: float = Field(180, ge=0)
     evaluate_s: float = Field(900, ge=0)
@@ -117,8 +119,6 @@ class PrompterSettings(TrainingSettings):
     architecture: dict[str, Any] = {}
     """Fields of `think2seg.learning.tiny.architecture.PrompterArchitecture` that differ from its defaults."""
     template: str = "tiny"
-    start: Path | None = None
-    """Weights folder of a small prompter to go on from, its tokenizer included; None: random weights."""
     footprint_m: tuple[float, float] = (100.0, 2000.0)
     """Smallest and largest ground footprint of a training tile."""
     warm_up: WarmUpSettings

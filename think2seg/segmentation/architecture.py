@@ -113,11 +113,8 @@ def build_sam(architecture: Mapping[str, Any]) -> Sam:
     )
 
 
-def load_sam_folder(folder: Path) -> Sam:
-    """Load a segmenter folder (see the module's text) in float32, ready for inference.
-
-    Raises ModelError when the folder is not one or its weights do not fit its architecture.
-    """
+def described(folder: Path) -> dict[str, Any]:
+    """What a segmenter folder says of itself; raises ModelError when it is none."""
     path = folder / FOLDER_FILE
     if not path.is_file():
         raise ModelError(
@@ -125,18 +122,26 @@ def load_sam_folder(folder: Path) -> Sam:
             f"A segmenter folder holds {FOLDER_FILE} and {WEIGHTS_FILE}.",
             "Give a folder that `think2seg train` has exported.",
         )
-    description = json.loads(path.read_text())
+    description: dict[str, Any] = json.loads(path.read_text())
     if description.get("kind") != "sam":
         raise ModelError(
             f"{path} is of kind {description.get('kind')!r}.", "The kind must be 'sam'.", "Choose another folder."
         )
-    sam = build_sam(description["architecture"])
+    return description
+
+
+def load_sam_folder(folder: Path) -> Sam:
+    """Load a segmenter folder (see the module's text) in float32, ready for inference.
+
+    Raises ModelError when the folder is not one or its weights do not fit its architecture.
+    """
+    sam = build_sam(described(folder)["architecture"])
     weights = {name: value.float() for name, value in load_file(folder / WEIGHTS_FILE).items()}
     try:
         sam.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(
-            f"{folder / WEIGHTS_FILE} does not fit the architecture in {path}.",
+            f"{folder / WEIGHTS_FILE} does not fit the architecture in {folder / FOLDER_FILE}.",
             "Both must come from one training run.",
             "Export the folder again.",
         ) from error

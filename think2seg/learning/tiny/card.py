@@ -35,8 +35,7 @@ def model_card(
     images = ", ".join(f"{count:,} in stage *{stage}*" for stage, count in sorted(seen.items()))
     minutes = round(max((entry.get("seconds", 0) for entry in entries), default=0) / 60)
     figures = looks[-1]["held_out"] if looks else {}
-    base = settings.start if isinstance(settings, PrompterSettings) else None
-    start = f"the weights in {base.as_posix()}" if base else "random weights"
+    start = f"the weights in {settings.start.as_posix()}" if settings.start else "random weights"
     table = "\n".join(f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in figures.items())
     return f"""# think2seg {settings.name}
 

@@ -26,6 +26,8 @@ from think2seg.segmentation.architecture import (
     WEIGHTS_FILE,
     SamArchitecture,
     build_sam,
+    described,
+    load_sam_folder,
 )
 from think2seg.segmentation.attention import quicken_training
 from think2seg.segmentation.decoding import EncodedImages, decode_prompts
@@ -217,8 +219,12 @@ class SegmenterRecipe:
         self, settings: SegmenterSettings, source: Source, held_out: Mapping[str, list[LabelledImage]]
     ) -> None:
         torch.manual_seed(settings.seed)
-        self._architecture = SamArchitecture.from_mapping(settings.architecture)
-        self._sam = build_sam(self._architecture.to_mapping())
+        if settings.start is None:
+            self._architecture = SamArchitecture.from_mapping(settings.architecture)
+            self._sam = build_sam(self._architecture.to_mapping())
+        else:
+            self._sam = load_sam_folder(settings.start)
+            self._architecture = SamArchitecture.from_mapping(described(settings.start)["architecture"])
         quicken_training(self._sam.image_encoder)
         self.modules: dict[str, nn.Module] = {"sam": self._sam}
         self.stages: Sequence[Stage] = [SegmenterStage(self._sam, settings, source, held_out)]
