@@ -101,6 +101,21 @@ def test_what_all_questions_share_is_computed_once(small: LocalPrompter, monkeyp
     assert sum(read) == 3
 
 
+def test_the_next_work_order_finds_the_batch_of_the_last(small: LocalPrompter, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = small.ask(TILES[:3], QUESTIONS[0])
+    made: list[int] = []
+    before = small._batch
+    monkeypatch.setattr(small, "_batch", lambda scripts: made.append(len(scripts)) or before(scripts))
+    assert small.ask(TILES[:3], QUESTIONS[0]) == first
+    assert made == []
+    other = small.ask(TILES[:3], QUESTIONS[1])
+    assert made == [1]
+    unfinished = small.answers([Ask(tile=tile, questions=(0,)) for tile in TILES[:3]], [QUESTIONS[1]])
+    next(unfinished)
+    assert small.ask(TILES[:3], QUESTIONS[1]) == other, "an order that was given up leaves nothing behind"
+    assert made == [1, 1]
+
+
 @pytest.mark.parametrize("fails_at", [("fill", 1), ("fill", 2), ("step", 1), ("step", 9)])
 def test_out_of_memory_halves_the_batch_and_goes_on(
     pair: Path, alone: dict[tuple[int, int], object], monkeypatch: pytest.MonkeyPatch, fails_at: tuple[str, int]

@@ -75,6 +75,8 @@ class LocalPrompter:
         self._vision = VisionEncoder(self._model, self._processor.image_processor, self.frame_px)
         self._rows = batch
         self._scripts: dict[str, Script] = {}
+        self._idle: tuple[tuple[str, ...], Batch] | None = None
+        """The last batch, and its questions: a work order after another need not allocate the same memory again."""
 
     def ask(self, tiles: Sequence[npt.NDArray[np.uint8]], question: str) -> list[Reply]:
         """One reply per tile, in order; see `Prompter.ask`."""
@@ -89,7 +91,9 @@ class LocalPrompter:
         """
         scripts = [self._script(question) for question in questions]
         coming: Coming = ((number, self._frame(ask.tile), ask.questions) for number, ask in enumerate(asks))
-        batch: Batch | None = None
+        asked = tuple(questions)
+        batch = self._idle[1] if self._idle and self._idle[0] == asked else None
+        self._idle = None
         while True:
             ended: list[Row] = []
             try:
@@ -106,6 +110,7 @@ class LocalPrompter:
             for row in ended:
                 yield Answered(ask=row.ask, question=row.question, reply=self._reply(row))
             if batch and batch.idle:
+                self._idle = asked, batch
                 return
 
     def _batch(self, scripts: Sequence[Script]) -> Batch:
