@@ -113,7 +113,7 @@ def retrain_prompter(
     epochs: int = 4,
     name: str | None = None,
     frozen_set: str | None = None,
-    scenes: int = 200,
+    scenes: int = 800,
     monitors: list[str] | None = None,
     monitor_overrides: list[str] | None = None,
     last: int = 3,

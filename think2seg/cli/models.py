@@ -109,7 +109,7 @@ def models_compare(
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of a --dataset.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A labelled dataset, such as earthreason.")] = None,
     split: Annotated[str, typer.Option(help="Its frozen split.")] = "val",
-    scenes: Annotated[int, typer.Option(min=30, help="Without a dataset: simulated scenes to ask about.")] = 200,
+    scenes: Annotated[int, typer.Option(min=30, help="Without a dataset: simulated scenes to ask about.")] = 800,
     segmenter: Annotated[str, typer.Option(help="As models.segmenter.path of a monitor.")] = "bundled",
     footprints: Footprints = None,
     out: Annotated[Path, typer.Option(help="Folder for answers, verdict.json and verdict.md.")] = Path("out/gate"),
