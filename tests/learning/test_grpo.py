@@ -43,6 +43,7 @@ def test_a_reinforcement_leaves_a_prompter_a_record_and_its_figures(
     result = train(training_file(tmp_path, pair, track=True))
     assert moved(pair / "prompter", result.export)
     assert result.digest == weights_digest(result.export)
+    assert (result.export / "config.json").read_bytes() == (pair / "prompter" / "config.json").read_bytes()
     prompter = load_prompter(LocalPrompter(path=str(result.export)), result.export, digest=result.digest)
     (reply,) = prompter.ask([np.full((224, 224, 3), 90, np.uint8)], "lakes")
     assert reply.text

@@ -202,7 +202,7 @@ def export_prompter(model: Any, start: Start, target: Path, *, card: str) -> Non
     draft = target.with_name(f".{target.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(start.folder, draft, ignore=shutil.ignore_patterns(*_WEIGHT_FILES))
-    kept = {path.name: path.read_bytes() for path in draft.iterdir() if path.name == "generation_config.json"}
+    kept = {path.name: path.read_bytes() for path in draft.glob("*config.json")}
     model.to(start.dtype).save_pretrained(draft)
     for name, content in kept.items():
         (draft / name).write_bytes(content)
