@@ -16,16 +16,21 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from threading import Barrier
 from typing import Any
 
 import torch
+from engine import jobs_of, spec_of
+from rasterio.errors import NotGeoreferencedWarning
 from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,6 +38,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from think2seg.config import load_monitor
 from think2seg.engine import Models
+from think2seg.imagery import cut_tiles, read_block
 from think2seg.registry import resolve
 from think2seg.segmentation import Prompt
 
@@ -203,26 +209,19 @@ def this_cpu(cores: int) -> Machine:
     return Machine(name=f"one core {alone}", flops=flops, bytes_s=bytes_s, source="measured: float32 product, copy")
 
 
-def _quickest(work: Callable[[], object], repetitions: int = 7) -> float:
-    """Seconds: of the thread on a CPU, which is what other programs disturb least."""
+def _quickest(work: Callable[[], object], repetitions: int = 7, clock: Callable[[], float] = time.thread_time) -> float:
+    """Seconds; by default of the thread, which is what other programs disturb least."""
     times = []
     for _ in range(repetitions):
-        started = time.thread_time()
+        started = clock()
         work()
-        times.append(time.thread_time() - started)
+        times.append(clock() - started)
     return min(times)
 
 
-def _quickest_on_gpu(work: Callable[[], object], repetitions: int = 7) -> float:
-    """Seconds of the wall."""
-    times = []
-    for _ in range(repetitions):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def _gpu_clock() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class _Products(TorchDispatchMode):
@@ -250,6 +249,7 @@ def _products_alone(work: Callable[[], object]) -> float:
 def main() -> None:
     """Print ceilings, then measurements, then one JSON object."""
     options = _options()
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     console = Console(width=130, highlight=False)
     found: dict[str, Any] = {"ceiling_tiles_s": {}}
     load = Load(answer_tokens=options.answer_tokens, rows=options.rows)
@@ -314,12 +314,25 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
     for one in (machine, shared):
         told = f"{one.flops / 1e9:.0f} GFLOP/s, {one.bytes_s / 1e9:.0f} GB/s"
         console.print(f"{one.name}: {told} ({one.source})")
-    at_most = cores / sum(phase.seconds(shared) for phase in phases.values())
+    at_most, reading = cores / sum(phase.seconds(shared) for phase in phases.values()), _reading_seconds()
     console.print(f"All {cores} cores together: {at_most:.1f} such tiles/s at most, reading and writing not counted;")
-    console.print(f"{cores / products:.1f} with PyTorch's own products and nothing between them.")
+    console.print(f"{cores / products:.1f} with PyTorch's own products and nothing between them;")
+    console.print(f"{cores / (products + reading):.1f} with {1000 * reading:.1f} ms of reading a tile.")
     return {"least_ms": round(1000 * least, 1), "products_ms": round(1000 * products, 1),
             "measured_ms": round(1000 * took, 1), "share": round(least / took, 3),
-            "tiles_s_at_most": round(at_most, 1), "tiles_s_of_products": round(cores / products, 1)}  # fmt: skip
+            "tiles_s_at_most": round(at_most, 1), "tiles_s_of_products": round(cores / products, 1),
+            "tiles_s_of_products_and_reading": round(cores / (products + reading), 1)}  # fmt: skip
+
+
+def _reading_seconds() -> float:
+    """Processor seconds of reading and cutting a tile of the sample archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = jobs_of(100, Path(folder))
+        spec, tiles, started = spec_of(Path(folder), 1, jobs[-1].step + 1), 0, time.process_time()
+        for job in jobs:
+            imagery = read_block(job.acquisition, job.block, spec.grid, spec.archive, spec.region)
+            tiles += len(list(cut_tiles(imagery, spec.grid, job.block)))
+        return (time.process_time() - started) / tiles
 
 
 def _prompter_seconds(prompter: Any, load: Load, seconds: Stopwatch) -> dict[str, float]:
@@ -375,7 +388,7 @@ def measure_full_size(size: str, load: Load) -> dict[str, float]:
     script = argparse.Namespace(head=tokens[:16], tail=tokens, positions=positions)
     prompter = argparse.Namespace(_decoder=decoder, _vision=vision, _script=lambda _: script,
                                   _frame=lambda picture: picture, frame_px=load.frame_px)  # fmt: skip
-    seconds = _prompter_seconds(prompter, load, _quickest_on_gpu)
+    seconds = _prompter_seconds(prompter, load, partial(_quickest, clock=_gpu_clock))
     phases = {phase.name: phase for phase in prompter_phases(config, load)}
     name = torch.cuda.get_device_name()
     machine = next((gpu for gpu in GPUS if gpu.name.split()[-1] in name or gpu.name.split()[0] in name), GPUS[-1])
