@@ -51,6 +51,7 @@ def test_a_reinforcement_leaves_a_prompter_a_record_and_its_figures(
     record = json.loads((result.run / "record.json").read_text())
     assert (record["digest"], record["base"]) == (result.digest, weights_digest(pair / "prompter"))
     assert record["compared"][0]["n"] == 3
+    assert record["computed_in"] in ("float32", "bfloat16")
     assert (result.run / "curve.png").stat().st_size > 0
     card = (result.export / "README.md").read_text()
     assert "Before and after reinforcement" in card

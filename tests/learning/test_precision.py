@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from think2seg.learning.precision import in_bfloat16
+from think2seg.learning.precision import in_bfloat16, number_format
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,4 @@ def test_processor_decides(has: dict[str, bool], expected: bool, monkeypatch: py
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     assert in_bfloat16(None) is expected
     assert in_bfloat16(not expected) is not expected
+    assert number_format(None) == ("bfloat16" if expected else "float32")

@@ -20,3 +20,8 @@ def in_bfloat16(wanted: bool | None) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # which older versions do not have
     return any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
+
+
+def number_format(wanted: bool | None) -> str:
+    """What a training computes in, as its record says it."""
+    return "bfloat16" if in_bfloat16(wanted) else "float32"

@@ -19,6 +19,7 @@ from torch import nn
 from think2seg.errors import ConfigError, ModelError
 from think2seg.learning.curve import draw_curve
 from think2seg.learning.memory import keep_freed_memory
+from think2seg.learning.precision import number_format
 from think2seg.learning.run import RunFolder, Stage, Trainer
 from think2seg.learning.settings import GrpoSettings, PrompterSettings, SegmenterSettings, load_settings
 from think2seg.learning.tiny.source import HELD_OUT_SEED, MixedSource
@@ -157,6 +158,7 @@ def write_record(
     """Write `record.json`: what was run on what, how long it took, and what came of it."""
     record: dict[str, Any] = {
         "config": settings.model_dump(mode="json"),
+        "computed_in": number_format(settings.bfloat16),
         "data": source.digest(),
         "digest": digest,
         "seconds": round(seconds),

@@ -32,6 +32,7 @@ from think2seg.learning.grpo.model import MaskTrainer, Start, export_prompter, g
 from think2seg.learning.grpo.reward import MaskReward
 from think2seg.learning.grpo.tasks import STAGE, TaskSets, remembering, task_rows
 from think2seg.learning.grpo.tracking import Tracking, forget
+from think2seg.learning.precision import number_format
 from think2seg.learning.rewards import Scorer
 from think2seg.learning.run import Metrics, RunFolder
 from think2seg.learning.settings import GrpoSettings
@@ -214,6 +215,7 @@ def _write_record(
 ) -> None:
     record = {
         "config": settings.model_dump(mode="json"),
+        "computed_in": number_format(settings.bfloat16),
         "data": data,
         "base": start.digest,
         "digest": digest,
