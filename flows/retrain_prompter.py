@@ -27,7 +27,7 @@ from think2seg.coordinator import cube_uris, run_shadow
 from think2seg.errors import ConfigError, TrainingError
 from think2seg.insight.overlap import Overlap, shadow_overlap
 from think2seg.learning.card import training_of
-from think2seg.learning.comparison import compare_versions, simulated_set
+from think2seg.learning.comparison import compare_versions, held_out_set
 from think2seg.learning.datasets import read_dataset
 from think2seg.learning.registry import first_champion, promote, register
 from think2seg.learning.verdict import Verdict, verdict_markdown
@@ -80,7 +80,7 @@ def register_candidate(registry: Registry, run: Path, export: Path) -> Version:
 @task(task_run_name="gate {version.number}", cache_policy=NO_CACHE, persist_result=False)
 def gate(registry: Registry, version: Version, frozen_set: str | None, scenes: int, out: Path) -> Verdict:
     """Judge the candidate against the champion on the frozen set, and publish the verdict with every figure."""
-    frozen = read_dataset("earthreason", Path(frozen_set), "val") if frozen_set else simulated_set(out, scenes)
+    frozen = read_dataset("earthreason", Path(frozen_set), "val") if frozen_set else held_out_set(out, scenes)
     verdict = compare_versions(registry, version, registry.named("champion"), frozen, out)
     create_markdown_artifact(verdict_markdown(verdict), key="think2seg-verdict", description=f"Gate on {version.name}")
     return verdict
@@ -110,10 +110,9 @@ def retrain_prompter(
     config: str = "conf/training/tiny-grpo.yaml",
     overrides: list[str] | None = None,
     samples: str | None = None,
-    epochs: int = 4,
     name: str | None = None,
     frozen_set: str | None = None,
-    scenes: int = 800,
+    scenes: int = 400,
     monitors: list[str] | None = None,
     monitor_overrides: list[str] | None = None,
     last: int = 3,
@@ -127,11 +126,11 @@ def retrain_prompter(
     Args:
         config: A training file of kind grpo.
         overrides: `key.path=value` for any field of it.
-        samples: Store of reviewed samples to learn from; default what the training file says.
-        epochs: Passes over those samples.
+        samples: Store of reviewed samples to learn from, too; default what the training file says.
         name: Names the training; a run of a name that was interrupted resumes. Default: from the scheduled time.
-        frozen_set: Folder of the gate's frozen set in EarthReason's layout; default simulated scenes.
-        scenes: How many of them.
+        frozen_set: Folder of the gate's frozen set in EarthReason's layout; default: simulated scenes and as many
+            tiles of the embedded imagery's held-out part.
+        scenes: How many scenes.
         monitors: Monitors whose last acquisitions the candidate answers beside their cubes before it is promoted.
         monitor_overrides: `key.path=value` for each of the monitors.
         last: Acquisitions of a shadow run.
@@ -147,7 +146,7 @@ def retrain_prompter(
         client.upsert_global_concurrency_limit_by_name(ONE_AT_A_TIME, 1)
     with concurrency(ONE_AT_A_TIME, occupy=1, strict=True):
         registry = open_registry()
-        reviewed = [f"data.reviewed={samples}", "steps=null", f"epochs={epochs}"] if samples else []
+        reviewed = [f"data.reviewed={samples}"] if samples else []
         trained = train(name, config, [*reviewed, *(overrides or [])])
         version = register_candidate(registry, Path(trained["run"]), Path(trained["export"]))
         verdict = gate(registry, version, frozen_set, scenes, Path(trained["run"]) / "gate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from support.registries import aliases, make_weights, verdict
 from support.standins import TEMPLATE, DarkPrompter, DarkSegmenter
 
 from think2seg.learning import comparison
-from think2seg.learning.comparison import compare, dataset_digest, simulated_set
+from think2seg.learning.comparison import compare, dataset_digest, held_out_set
 from think2seg.learning.datasets import Dataset, read_dataset
 from think2seg.learning.registry import note_verdict
 from think2seg.learning.verdict import Limits
@@ -158,8 +159,11 @@ def test_ground_that_both_have_seen_is_refused(registry_folder: Path, think2seg:
     assert "site-7 (gate) and site-7 (train)" in outcome.err
 
 
-def test_simulated_scenes_of_the_gate(tmp_path: Path) -> None:
-    frozen = simulated_set(tmp_path, 3)
-    assert [item.id for item in frozen.items] == ["scene-0000", "scene-0001", "scene-0002"]
+def test_the_gates_own_set_is_scenes_and_held_out_tiles(tmp_path: Path) -> None:
+    frozen = held_out_set(tmp_path, 8)
+    sources = Counter(item.id.rpartition("-")[0] for item in frozen.items)
+    assert sources["simulated"] == 8
+    assert sources["naip-wetlands"] + sources["carpathian-clearings"] == 8
     assert all(item.category for item in frozen.items)
-    assert dataset_digest(simulated_set(tmp_path, 3)) == dataset_digest(frozen)
+    assert any(ignored.any() for item in frozen.items if (ignored := item.ignored(64)) is not None)
+    assert dataset_digest(held_out_set(tmp_path, 8)) == dataset_digest(frozen)

@@ -69,7 +69,7 @@ def retrain(
 
         monkeypatch.setattr(retraining, "train", train)
         monkeypatch.setattr(retraining, "compare_versions", compare)
-        monkeypatch.setattr(retraining, "simulated_set", lambda out, scenes: None)
+        monkeypatch.setattr(retraining, "held_out_set", lambda out, scenes: None)
         with temporary_settings({PREFECT_API_URL: orchestra.env["PREFECT_API_URL"]}):
             return retraining.retrain_prompter(return_state=True, **parameters)
 
@@ -110,9 +110,9 @@ def test_what_passes_is_promoted_and_the_next_run_uses_it(
 
 
 def test_what_the_gate_refuses_is_not_promoted(orchestra: Orchestra, registry: Registry, retrain: Any) -> None:
-    state = retrain(name="worse", passes=False, samples="out/samples", epochs=2, overrides=["seed=7"])
+    state = retrain(name="worse", passes=False, samples="out/samples", overrides=["seed=7"])
     assert state.is_completed()
-    assert retrain.told == [["data.reviewed=out/samples", "steps=null", "epochs=2", "seed=7"]]
+    assert retrain.told == [["data.reviewed=out/samples", "seed=7"]]
     assert state.message == "think2seg-prompter/2 is refused. Measurably worse: gIoU 0.400 to 0.300."
     assert aliases(registry) == {"champion": 1, "candidate": 2}
     (event,) = events(orchestra, "think2seg.model.refused")

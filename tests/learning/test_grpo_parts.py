@@ -35,6 +35,7 @@ from think2seg.learning.review import import_review
 from think2seg.learning.rewards import Scorer, Target
 from think2seg.learning.settings import GrpoSettings, ReinforcementData, StopSettings, load_settings
 from think2seg.prompting import load_template
+from think2seg.samples.archive import EMBEDDED
 from think2seg.segmentation import Drawn, Prompt
 
 SIDE = 64
@@ -97,6 +98,13 @@ def test_settings_that_make_no_sense_are_refused(override: str, told: str) -> No
         load_settings(TINY, [override])
 
 
+def test_the_bundled_imagery_has_a_name() -> None:
+    tiny = load_settings(TINY)
+    assert isinstance(tiny, GrpoSettings)
+    assert tiny.data.folder == EMBEDDED
+    assert tiny.data.sources == ("naip-wetlands", "carpathian-clearings")
+
+
 def test_a_task_is_a_function_of_its_number() -> None:
     sets, again = (
         TaskSets.of(ReinforcementData(real_share=0), seed=3, frame_px=224, count=8, validation=3, held_out=3)
@@ -125,6 +133,17 @@ def earthreason(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_pixels_that_do_not_count_are_ignored(earthreason: Path) -> None:
+    folder = earthreason / "train" / "ignored"
+    folder.mkdir()
+    PilImage.fromarray(np.tri(40, dtype=np.uint8) * 255).save(folder / "a.png")
+    tasks = FolderTasks(dataset=read_dataset("earthreason", earthreason, "train"), frame_px=40)
+    doubtful, certain = tasks[0].target, tasks[2].target
+    assert doubtful.ignore is not None
+    np.testing.assert_array_equal(doubtful.ignore, np.tri(40, dtype=bool))
+    assert certain.ignore is None
+
+
 def test_every_question_of_a_dataset_is_asked(earthreason: Path) -> None:
     sets = TaskSets.of(
         ReinforcementData(earthreason=earthreason), seed=0, frame_px=56, count=0, validation=3, held_out=10
@@ -139,13 +158,22 @@ def test_what_people_reviewed_is_learnt_from(tmp_path: Path, monkeypatch: pytest
     review, store = sampled(tmp_path, monkeypatch), tmp_path / "samples"
     review.verdicts({unit.id: "accept" for unit in review.manifest.units})
     import_review(review.folder, store)
-    tasks = TaskSets.of(ReinforcementData(reviewed=store), seed=0, frame_px=56, count=0, validation=50, held_out=50)
-    asked = {name: len(read_dataset("reviewed", store, name).items) for name in ("train", "held_out")}
-    assert (len(tasks.train), len(tasks.held_out)) == (asked["train"], asked["held_out"])
-    assert min(asked.values()) > 0
+    data = ReinforcementData(real_share=0, reviewed=store, reviewed_share=0.5)
+    sets = TaskSets.of(data, seed=0, frame_px=56, count=40, validation=2, held_out=50)
+    learnt, seen = (read_dataset("reviewed", store, name).items for name in ("train", "held_out"))
+    asked = [sets.train[number] for number in range(40)]
+    assert 10 <= sum(task.source == "reviewed" for task in asked) <= 30
+    assert {task.source for task in asked} == {"reviewed", "simulated"}
+    names = {task.target.item for task in asked if task.source == "reviewed"}
+    assert names <= {f"train/{item.id}" for item in learnt}
+    again = TaskSets.of(data, seed=0, frame_px=56, count=40, validation=2, held_out=50)
+    assert [again.train[number].target.item for number in range(40)] == [task.target.item for task in asked]
+    assert again.train.digest() == sets.train.digest()
+    assert sum(task.source == "reviewed" for task in sets.held_out) == len(seen) > 0
+    assert sum(task.source == "simulated" for task in sets.held_out) > len(seen)
 
 
-def test_a_review_with_nothing_to_look_at_is_judged_by_scenes(
+def test_a_dataset_with_nothing_to_look_at_is_judged_by_scenes(
     earthreason: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def with_nothing_in(empty: str) -> TaskSets:

@@ -97,7 +97,7 @@ def test_wetlands_are_the_source_bit_for_bit() -> None:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> tuple[Path, Path]:
-    """A wetland of one date and a forest of all dates, both tiny."""
+    """A wetland of one date and a forest of all dates, both tiny; one corner of the forest is felled after 2016."""
     rng = np.random.default_rng(0)
     naip, name = tmp_path / "source", "nd_20200101"
     folder = naip / "naip" / name
@@ -113,15 +113,23 @@ def sources(tmp_path: Path) -> tuple[Path, Path]:
     collection = {"description": "wetlands", "license": "PDDL-1.0", "providers": [{"name": "USDA"}]}
     (naip / "naip" / "collection.json").write_text(json.dumps(collection))
 
-    shape = (len(archive.CLEARING_DATES), 6, 8)
-    numbers = {band: rng.integers(1, 5000, shape).astype(np.uint16) for band in ("B2", "B3", "B4", "B8")}
+    days = sorted(
+        {*archive.CLEARING_DATES, *(f"{year}-06-0{day}" for year in range(2016, 2021) for day in range(1, 6))}
+    )
+    shape = (len(days), 24, 30)
+    numbers = {band: rng.integers(380, 420, shape).astype(np.uint16) for band in ("B2", "B3", "B4", "B8")}
+    felled_from = days.index("2017-06-01")
+    for band in numbers.values():
+        band[:, :, 24:] = 2000
+        band[felled_from:, 8:12, 8:12] = 1500
+    classes = np.full(shape, 4, np.uint16)
+    classes[days.index("2018-07-06")] = 9
     cube = xr.Dataset(
-        {name: (("time", "y", "x"), values) for name, values in numbers.items()}
-        | {"SCL": (("time", "y", "x"), rng.integers(2, 11, shape).astype(np.uint16))},
+        {name: (("time", "y", "x"), values) for name, values in (numbers | {"SCL": classes}).items()},
         {
-            "time": np.array(archive.CLEARING_DATES, dtype="datetime64[ns]"),
-            "y": 2533000.0 - 10 * np.arange(6),
-            "x": 5272000.0 + 10 * np.arange(8),
+            "time": np.array(days, dtype="datetime64[ns]"),
+            "y": 2533000.0 - 10 * np.arange(24),
+            "x": 5272000.0 + 10 * np.arange(30),
         },
     )
     cube.to_netcdf(tmp_path / "cube.nc", engine="h5netcdf")
@@ -142,6 +150,20 @@ def test_same_sources_give_the_same_bytes(sources: tuple[Path, Path], tmp_path: 
         rasterio.open(naip / "naip" / item.id / f"{item.id}.tif") as theirs,
     ):
         assert (ours.read() == theirs.read()).all()
+
+
+def test_what_was_felled_is_labelled_from_then_on(sources: tuple[Path, Path], tmp_path: Path) -> None:
+    _, catalog = archive.build(tmp_path / "out", naip_source=sources[0], nrt_wheel=sources[1])
+    found = {}
+    for item in items_of(catalog):
+        with rasterio.open(item.assets["clearings"].get_absolute_href()) as labels:
+            found[item.id.removeprefix("S2_")] = labels.read(1)
+    assert not (found["2016-08-05"] == 1).any()
+    assert (found["2018-07-06"] == archive.UNSEEN).all()
+    for day in ("2017-07-06", "2020-08-29"):
+        assert (found[day][8:12, 8:12] == 1).all()
+        assert np.count_nonzero(found[day] == 1) == 16
+        assert (found[day][4:20, 23:25] == archive.DOUBTFUL).all()
 
 
 def test_other_sources_are_refused(sources: tuple[Path, Path], tmp_path: Path) -> None:

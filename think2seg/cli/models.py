@@ -109,21 +109,23 @@ def models_compare(
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of a --dataset.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A labelled dataset, such as earthreason.")] = None,
     split: Annotated[str, typer.Option(help="Its frozen split.")] = "val",
-    scenes: Annotated[int, typer.Option(min=30, help="Without a dataset: simulated scenes to ask about.")] = 800,
+    scenes: Annotated[
+        int, typer.Option(min=30, help="Without a dataset: simulated scenes, and as many embedded tiles.")
+    ] = 400,
     segmenter: Annotated[str, typer.Option(help="As models.segmenter.path of a monitor.")] = "bundled",
     footprints: Footprints = None,
     out: Annotated[Path, typer.Option(help="Folder for answers, verdict.json and verdict.md.")] = Path("out/gate"),
     as_json: Json = False,
 ) -> None:
     """Judge A against B on a frozen set; a verdict that is already known is shown again."""
-    from think2seg.learning.comparison import compare_versions, simulated_set
+    from think2seg.learning.comparison import compare_versions, held_out_set
     from think2seg.learning.datasets import read_dataset
     from think2seg.learning.footprints import read_footprints
     from think2seg.learning.verdict import verdict_markdown
 
     if dataset is not None and folder is None:
         raise ConfigError(f"--dataset {dataset} without a folder", "models compare A B DIR --dataset NAME", "Add DIR.")
-    frozen = simulated_set(out, scenes) if dataset is None or folder is None else read_dataset(dataset, folder, split)
+    frozen = held_out_set(out, scenes) if dataset is None or folder is None else read_dataset(dataset, folder, split)
     registry = _registry()
     ours, theirs = registry.named(candidate), registry.named(champion)
     seen = read_footprints(footprints) if footprints else {}

@@ -253,16 +253,17 @@ def _scored(
     items: Sequence[Item], prompter: Prompter, segmenter: Segmenter, masks: Path, odd: list[Odd]
 ) -> Iterator[Score]:
     side = prompter.frame_px
-    readable: list[tuple[Item, npt.NDArray[np.uint8], Mask]] = []
+    readable: list[tuple[Item, npt.NDArray[np.uint8], Mask, Mask | None]] = []
     for item in items:
         try:
-            readable.append((item, item.pixels(side), item.truth(side)))
+            readable.append((item, item.pixels(side), item.truth(side), item.ignored(side)))
         except (OSError, ValueError) as error:
             odd.append(Odd(item=item.id, reason=f"cannot be read: {error}"))
-    questions = list(dict.fromkeys(question for item, _, _ in readable for question in item.questions))
-    asks = [Ask(tile=image, questions=tuple(map(questions.index, item.questions))) for item, image, _ in readable]
+    questions = list(dict.fromkeys(question for item, *_ in readable for question in item.questions))
+    asks = [Ask(tile=image, questions=tuple(map(questions.index, item.questions))) for item, image, *_ in readable]
     replies = {(one.ask, one.question): one.reply for one in answers_of(prompter, asks, questions)}
-    for index, (item, image, truth) in enumerate(readable):
+    for index, (item, image, truth, ignored) in enumerate(readable):
+        counted = np.ones_like(truth) if ignored is None else ~ignored
         answers = [_answer(replies[index, question], prompter) for question in asks[index].questions]
         prompts = [prompt for answer in answers for prompt in answer.instances]
         drawn = iter(segmenter.draw([image], [prompts])[0])
@@ -270,7 +271,7 @@ def _scored(
             mask = np.zeros((side, side), np.bool_)
             for _ in answer.instances:
                 mask |= next(drawn).mask
-            score = _score(item, number, answer, mask, truth)
+            score = _score(item, number, answer, mask & counted, truth & counted)
             PilImage.fromarray(mask).save(masks / f"{score.key}.png")
             yield score
 

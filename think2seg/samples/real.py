@@ -17,7 +17,14 @@ from think2seg.samples.labelled import Image, Instance, LabelledImage, Mask, Spl
 
 logger = logging.getLogger(__name__)
 
-SHARES = {"naip-wetlands": 0.7, "farmland-naip": 0.08, "oam-buildings": 0.08, "romania": 0.08, "brandenburg": 0.06}
+SHARES = {
+    "naip-wetlands": 0.7,
+    "carpathian-clearings": 0.7,
+    "farmland-naip": 0.08,
+    "oam-buildings": 0.08,
+    "romania": 0.08,
+    "brandenburg": 0.06,
+}
 """How often each source is drawn, before what is absent is left out."""
 MIN_INSTANCE_PX = 120
 """Smaller pieces, in pixels of the tile, are ignored rather than asked for."""
@@ -45,7 +52,7 @@ def load_tiles(
     Parameters
     ----------
     data
-        Folder that holds `naip-wetlands/`, `farmland-naip/` and `oam-buildings/`.
+        Folder that holds `naip-wetlands/`, `farmland-naip/` and `oam-buildings/`, or the embedded archive.
     split
         "train" or "held_out".
     seed

@@ -180,7 +180,7 @@ def grpo_config(settings: GrpoSettings, folder: Path, *, max_new_tokens: int) ->
         vllm_mode="server" if rollouts.engine == "vllm-server" else "colocate",
         vllm_gpu_memory_utilization=rollouts.vllm_memory_share,
         vllm_server_base_url=rollouts.vllm_server if rollouts.engine == "vllm-server" else None,
-        shuffle_dataset=settings.data.dataset is not None,
+        shuffle_dataset=settings.data.earthreason is not None,
         dataloader_num_workers=0,
         logging_steps=1,
         save_strategy="steps",

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import datasets  # type: ignore[import-untyped]
@@ -105,18 +106,43 @@ class FolderTasks:
         item, question = self._asked[number]
         try:
             image, truth = item.pixels(self.frame_px), item.truth(self.frame_px)
+            ignored = item.ignored(self.frame_px)
         except OSError as error:
             raise ImageryError(
                 f"{item.id} of {self.dataset.name} cannot be read: {error}",
                 "An image is never replaced by another.",
                 "Mend or remove its image and mask.",
             ) from error
-        target = Target(item=f"{self.dataset.split}/{item.id}", image=image, truth=truth)
+        target = Target(item=f"{self.dataset.split}/{item.id}", image=image, truth=truth, ignore=ignored)
         return Task(target=target, question=question, source=self.dataset.name)
 
     def digest(self) -> str:
         """Hash of questions, images and masks."""
         return dataset_digest(self.dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedTasks:
+    """Samples that people reviewed among scenes and tiles, so that what was known is not forgotten for them."""
+
+    samples: FolderTasks
+    share: float
+    """How often a sample is asked about."""
+    drawn: DrawnTasks
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, number: int) -> Task:
+        """A sample with probability `share`, else what would be drawn without them."""
+        rng = batch_generator(self.drawn.seed, "reviewed", number)
+        if rng.random() < self.share:
+            return self.samples[int(rng.integers(len(self.samples)))]
+        return self.drawn[number]
+
+    def digest(self) -> str:
+        """Hash of samples, scenes and tiles, and how often each is asked about."""
+        return content_digest([self.samples.digest(), self.share, self.drawn.digest()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +157,7 @@ class TaskSets:
     def of(
         cls, data: ReinforcementData, *, seed: int, frame_px: int, count: int, validation: int, held_out: int
     ) -> Self:
-        """Read or make them. A dataset that has nothing to look at is judged by scenes.
+        """Read or make them.
 
         count: tasks to learn from where they are drawn. validation, held_out: tasks of each source.
         Raises ConfigError where there is nothing to learn from, or no such dataset.
@@ -144,27 +170,40 @@ class TaskSets:
             sources=data.sources,
             seed=seed,
         )
-        train: Tasks = DrawnTasks(images=images, seed=seed, absent=data.absent, count=count)
-        if data.dataset is not None:
-            kind, folder, seen = data.dataset
-            train, judged = (
-                FolderTasks(dataset=read_dataset(kind, folder, split), frame_px=frame_px) for split in ("train", seen)
-            )
-            if not len(train):
-                raise ConfigError(
-                    f"{folder} holds nothing to learn from.",
-                    "A sample has an image, a mask and a question, and was observed well.",
-                    "Add samples.",
-                )
-            if len(judged):
-                looked_at, compared = ([judged[i] for i in _evenly(len(judged), n)] for n in (validation, held_out))
-                return cls(train=train, validation=looked_at, held_out=compared)
-            logger.warning("%s holds nothing to look at in its split %s: scenes are looked at instead.", folder, seen)
+
+        def scenes_and_tiles(*, first: int, seed: int, n: int) -> list[Task]:
+            return held_out_tasks(images, first=first, seed=seed, n=n, absent=data.absent)
+
+        if data.earthreason is not None:
+            learnt, seen = _folder_tasks("earthreason", data.earthreason, ("train", "val"), frame_px)
+            if len(seen):
+                return cls(train=learnt, validation=_evenly(seen, validation), held_out=_evenly(seen, held_out))
+            logger.warning("%s holds nothing to look at in its split val: scenes are instead.", data.earthreason)
+        looked_at = scenes_and_tiles(first=HELD_OUT_SEED, seed=1, n=validation)
+        compared = scenes_and_tiles(first=FIRST_COMPARED, seed=2, n=held_out)
+        if data.earthreason is not None:
+            return cls(train=learnt, validation=looked_at, held_out=compared)
+        drawn = DrawnTasks(images=images, seed=seed, absent=data.absent, count=count)
+        if data.reviewed is None:
+            return cls(train=drawn, validation=looked_at, held_out=compared)
+        learnt, seen = _folder_tasks("reviewed", data.reviewed, ("train", "held_out"), frame_px)
         return cls(
-            train=train,
-            validation=held_out_tasks(images, first=HELD_OUT_SEED, seed=1, n=validation, absent=data.absent),
-            held_out=held_out_tasks(images, first=FIRST_COMPARED, seed=2, n=held_out, absent=data.absent),
+            train=MixedTasks(samples=learnt, share=data.reviewed_share, drawn=drawn),
+            validation=[*looked_at, *_evenly(seen, validation)],
+            held_out=[*compared, *_evenly(seen, held_out)],
         )
+
+
+def _folder_tasks(kind: str, folder: Path, splits: tuple[str, str], frame_px: int) -> tuple[FolderTasks, FolderTasks]:
+    """What a labelled dataset gives to learn from and to look at; ConfigError where there is nothing to learn from."""
+    learnt, seen = (FolderTasks(dataset=read_dataset(kind, folder, split), frame_px=frame_px) for split in splits)
+    if not len(learnt):
+        raise ConfigError(
+            f"{folder} holds nothing to learn from.",
+            "A sample has an image, a mask and a question, and was observed well.",
+            "Add samples.",
+        )
+    return learnt, seen
 
 
 def held_out_tasks(images: MixedSource, *, first: int, seed: int, n: int, absent: float) -> list[Task]:
@@ -227,6 +266,10 @@ def task_rows(task: Callable[[int], Task], tasks: Tasks, template: Template, *, 
     return rows
 
 
-def _evenly(total: int, n: int) -> list[int]:
-    """At most `n` numbers below `total`, evenly spread."""
-    return sorted({int(number) for number in np.linspace(0, total - 1, min(n, total))}) if total else []
+def _evenly(tasks: Tasks, n: int) -> list[Task]:
+    """At most `n` of the tasks, evenly spread."""
+    if not len(tasks):
+        return []
+    return [
+        tasks[number] for number in sorted({round(at) for at in np.linspace(0, len(tasks) - 1, min(n, len(tasks)))})
+    ]
