@@ -144,6 +144,11 @@ def test_the_command_keeps_its_verdict(
     assert document["figures"][0]["difference"] == pytest.approx(0.25)
     assert asked == ["models:/think2seg-prompter/2", "models:/think2seg-prompter/1"]
     assert registry.named("2").document("verdict") == document
+    (tmp_path / "set" / "val").rename(tmp_path / "set" / "train")
+    frozen_set(tmp_path / "set")
+    again = think2seg(*words, "--training", tmp_path / "set", "--out", tmp_path / "out", "--json").document
+    (learnt,) = (figure for figure in again["figures"] if figure["name"] == "gIoU on training images")
+    assert (learnt["n"], learnt["difference"]) == (40, pytest.approx(0.25))
 
 
 def test_ground_that_both_have_seen_is_refused(registry_folder: Path, think2seg: Think2Seg, tmp_path: Path) -> None:

@@ -114,6 +114,9 @@ def models_compare(
     ] = 400,
     segmenter: Annotated[str, typer.Option(help="As models.segmenter.path of a monitor.")] = "bundled",
     footprints: Footprints = None,
+    training: Annotated[
+        Path | None, typer.Option(help="A folder like EarthReason whose split train A learnt from: by heart?")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for answers, verdict.json and verdict.md.")] = Path("out/gate"),
     as_json: Json = False,
 ) -> None:
@@ -129,9 +132,10 @@ def models_compare(
     registry = _registry()
     ours, theirs = registry.named(candidate), registry.named(champion)
     seen = read_footprints(footprints) if footprints else {}
+    learnt = read_dataset("earthreason", training, "train") if training else None
     with counting_bar() as show:
         verdict = compare_versions(
-            registry, ours, theirs, frozen, out, segmenter=segmenter, footprints=seen, on_progress=show
+            registry, ours, theirs, frozen, out, segmenter=segmenter, footprints=seen, training=learnt, on_progress=show
         )
     if as_json:
         print_json(verdict.to_dict())

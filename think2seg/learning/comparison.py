@@ -105,6 +105,7 @@ def compare_versions(
     *,
     segmenter: str = "bundled",
     footprints: Mapping[str, BaseGeometry] | None = None,
+    training: Dataset | None = None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Verdict:
     """The verdict that the registry keeps on two versions and a set; else a new one, which it keeps from then on.
@@ -113,6 +114,8 @@ def compare_versions(
     ----------
     footprints
         Where the samples of the frozen set lie (WGS 84); none of them may touch a training sample of `ours`.
+    training
+        As for `compare`; a verdict that is known may lack its figures, so it is worked out again.
 
     Raises
     ------
@@ -123,11 +126,14 @@ def compare_versions(
         require_apart(training_footprints(registry, ours), footprints)
     draws = segmenter_weights(segmenter_named(segmenter)).digest
     asked = {"frozen_set": dataset_digest(frozen), "segmenter": draws}
-    if known := known_verdict(ours, theirs, **asked, limits=Limits()):
+    known = known_verdict(ours, theirs, **asked, limits=Limits())
+    if known and training is None:
         return known
     (candidate, pen), (champion, _) = (load_pair(version.uri, segmenter) for version in (ours, theirs))
     memory = memory_of(ours.uri), memory_of(theirs.uri)
-    verdict = compare(candidate, champion, pen, frozen, out, memory_bytes=memory, on_progress=on_progress)
+    verdict = compare(
+        candidate, champion, pen, frozen, out, memory_bytes=memory, training=training, on_progress=on_progress
+    )
     note_verdict(registry, ours, verdict)
     return verdict
 
