@@ -30,8 +30,10 @@ from think2seg.learning.card import training_of
 from think2seg.learning.comparison import compare_versions, held_out_set
 from think2seg.learning.datasets import read_dataset
 from think2seg.learning.registry import first_champion, promote, register
+from think2seg.learning.review import training_ground
 from think2seg.learning.verdict import Verdict, verdict_markdown
 from think2seg.registry import Registry, Version, open_registry
+from think2seg.samples.ground import held_out_ground
 
 ONE_AT_A_TIME = "think2seg-retraining"
 """Prefect's global concurrency limit that keeps two retrainings from running at once, whatever started them."""
@@ -71,17 +73,19 @@ def train(name: str, config: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 @task(task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
-def register_candidate(registry: Registry, run: Path, export: Path) -> Version:
-    """Put the new weights into the registry as the candidate."""
+def register_candidate(registry: Registry, run: Path, export: Path, samples: str | None) -> Version:
+    """Put the new weights into the registry as the candidate, with the ground of the samples that it learnt from."""
     base = (registry.alias("champion") or first_champion(registry)).digest
-    return register(registry, export, training_of(run / "record.json", base=base, footprints={}))
+    footprints = training_ground(Path(samples)) if samples else {}
+    return register(registry, export, training_of(run / "record.json", base=base, footprints=footprints))
 
 
 @task(task_run_name="gate {version.number}", cache_policy=NO_CACHE, persist_result=False)
 def gate(registry: Registry, version: Version, frozen_set: str | None, scenes: int, out: Path) -> Verdict:
     """Judge the candidate against the champion on the frozen set, and publish the verdict with every figure."""
     frozen = read_dataset("earthreason", Path(frozen_set), "val") if frozen_set else held_out_set(out, scenes)
-    verdict = compare_versions(registry, version, registry.named("champion"), frozen, out)
+    footprints = {} if frozen_set else held_out_ground()
+    verdict = compare_versions(registry, version, registry.named("champion"), frozen, out, footprints=footprints)
     create_markdown_artifact(verdict_markdown(verdict), key="think2seg-verdict", description=f"Gate on {version.name}")
     return verdict
 
@@ -148,7 +152,7 @@ def retrain_prompter(
         registry = open_registry()
         reviewed = [f"data.reviewed={samples}"] if samples else []
         trained = train(name, config, [*reviewed, *(overrides or [])])
-        version = register_candidate(registry, Path(trained["run"]), Path(trained["export"]))
+        version = register_candidate(registry, Path(trained["run"]), Path(trained["export"]), samples)
         verdict = gate(registry, version, frozen_set, scenes, Path(trained["run"]) / "gate")
         if not verdict.passed:
             _announce("refused", version, {"reasons": list(verdict.reasons)})

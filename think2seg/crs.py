@@ -59,6 +59,15 @@ def project(region: BaseGeometry, crs: str) -> BaseGeometry:
     return _projected(shapely.to_wkb(region), crs)
 
 
+def to_wgs84(shape: BaseGeometry, crs: str) -> BaseGeometry:
+    """A shape in degrees, its edges densified."""
+    left, bottom, right, top = shape.bounds
+    dense = shapely.segmentize(shape, max(right - left, top - bottom) / 32)
+    forward = transformer(crs, "EPSG:4326")
+    turned: BaseGeometry = shapely.transform(dense, lambda xy: np.column_stack(forward.transform(*xy.T)))
+    return turned
+
+
 def slug(crs: str) -> str:
     """Short name for paths: ``utm14n`` for WGS 84 / UTM, else ``epsg3035``, else a digest of the WKT."""
     if not crs.startswith("EPSG:"):

@@ -62,7 +62,7 @@ def retrain(
                 (export.parent / "record.json").write_text('{"data": "d1", "config": {"name": "a test"}}')
             return {"run": str(export.parent), "export": str(export)}
 
-        def compare(registry: Registry, ours: Version, theirs: Version, *others: Any) -> Any:
+        def compare(registry: Registry, ours: Version, theirs: Version, *others: Any, **told: Any) -> Any:
             said = verdict(ours.digest, theirs.digest, passed=passes)
             note_verdict(registry, ours, said)
             return said

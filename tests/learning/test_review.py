@@ -8,17 +8,20 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from PIL import Image
 from support.cubes import build_cube, spec_of
 from support.reviews import DAYS, GRID, Review, lakes, mapped, pretend_imagery, sampled, spec
 
+from think2seg.crs import to_wgs84
 from think2seg.cube import check_cube
 from think2seg.errors import ConfigError, SampleError
 from think2seg.learning.datasets import read_dataset
-from think2seg.learning.review import draw_sample, import_review, read_figures
+from think2seg.learning.review import draw_sample, import_review, read_figures, take_in, training_ground
 from think2seg.learning.review.manifest import IMAGES, MANIFEST, MASKS, PACKAGE, UNITS
 from think2seg.learning.review.population import read_population
 from think2seg.learning.review.splits import FOLDER as SPLITS
+from think2seg.learning.review.splits import read_held_out
 from think2seg.learning.review.store import read_index
 
 
@@ -160,6 +163,23 @@ def test_store_is_read_as_a_dataset(review: Review, tmp_path: Path) -> None:
     assert one.truth(16).shape == (16, 16)
     with pytest.raises(ConfigError, match="held_out, train"):
         read_dataset("reviewed", tmp_path / "samples", "test")
+
+
+def test_ground_that_models_are_judged_on_is_never_learnt_from(
+    review: Review, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [review.manifest.footprint(unit) for unit in review.manifest.units]
+    west, south, east, north = shapely.total_bounds(frames)
+    judged_on = to_wgs84(shapely.box((west + east) / 2, south, east, north), review.manifest.grid.crs)
+    monkeypatch.setattr(take_in, "held_out_ground", lambda: {"judged": judged_on})
+    review.verdicts({unit.id: "accept" for unit in review.manifest.units})
+    done = import_review(review.folder, tmp_path / "samples")
+    assert done.train > 0
+    assert done.held_out > 0
+    assert all(ground.distance(judged_on) > 0 for ground in training_ground(tmp_path / "samples").values())
+    index = read_index(tmp_path / "samples")
+    assert all(index[index["split"] == "held_out"].intersects(judged_on))
+    assert not read_held_out(tmp_path / "samples")
 
 
 def test_importing_again_changes_nothing(review: Review, tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 
+from think2seg.crs import to_wgs84
 from think2seg.errors import ConfigError
 from think2seg.samples._sheets import BRANDENBURG_SPLIT_COLUMN, NAIP_SPLIT_X_M, Sheet
 from think2seg.samples.archive import EMBEDDED
+from think2seg.samples.ground import held_out_ground
 from think2seg.samples.labelled import LabelledImage, Split
 from think2seg.samples.real import SHARES, load_sheets, load_tiles
 from think2seg.samples.simulate import CONCEPTS
@@ -117,6 +120,20 @@ def test_embedded_imagery_is_its_source_with_the_same_labels(split: Split) -> No
                 (sheet.ignore & sheet.allowed, original.ignore & original.allowed),
             ):  # fmt: skip
                 assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("source", ["naip-wetlands", "carpathian-clearings"])
+def test_held_out_tiles_lie_on_held_out_ground(source: str) -> None:
+    ground = held_out_ground()[source]
+    crs = {"naip-wetlands": "EPSG:26914", "carpathian-clearings": "EPSG:3035"}[source]
+    for split in ("held_out", "train"):
+        for tile in load_tiles(EMBEDDED, split=split, seed=2, n=20, sources=[source]):
+            assert tile.footprint
+            footprint = to_wgs84(shapely.box(*tile.footprint), crs)
+            if split == "held_out":
+                assert ground.buffer(1e-6).covers(footprint)
+            elif source == "naip-wetlands":
+                assert ground.buffer(-1e-6).disjoint(footprint)
 
 
 def test_clearings_multiply() -> None:

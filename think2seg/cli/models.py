@@ -125,13 +125,15 @@ def models_compare(
     from think2seg.learning.datasets import read_dataset
     from think2seg.learning.footprints import read_footprints
     from think2seg.learning.verdict import verdict_markdown
+    from think2seg.samples.ground import held_out_ground
 
     if dataset is not None and folder is None:
         raise ConfigError(f"--dataset {dataset} without a folder", "models compare A B DIR --dataset NAME", "Add DIR.")
     frozen = held_out_set(out, scenes) if dataset is None or folder is None else read_dataset(dataset, folder, split)
     registry = _registry()
     ours, theirs = registry.named(candidate), registry.named(champion)
-    seen = read_footprints(footprints) if footprints else {}
+    own = dataset is None or folder is None
+    seen = read_footprints(footprints) if footprints else held_out_ground() if own else {}
     learnt = read_dataset("earthreason", training, "train") if training else None
     with counting_bar() as show:
         verdict = compare_versions(

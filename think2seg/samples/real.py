@@ -18,12 +18,12 @@ from think2seg.samples.labelled import Image, Instance, LabelledImage, Mask, Spl
 logger = logging.getLogger(__name__)
 
 SHARES = {
-    "naip-wetlands": 0.7,
-    "carpathian-clearings": 0.7,
-    "farmland-naip": 0.08,
-    "oam-buildings": 0.08,
-    "romania": 0.08,
-    "brandenburg": 0.06,
+    "naip-wetlands": 0.4,
+    "carpathian-clearings": 0.25,
+    "farmland-naip": 0.12,
+    "oam-buildings": 0.12,
+    "romania": 0.25,
+    "brandenburg": 0.08,
 }
 """How often each source is drawn, before what is absent is left out."""
 MIN_INSTANCE_PX = 120

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from think2seg.crs import project, transformer
+from think2seg.crs import project, to_wgs84
 from think2seg.errors import SampleError
 from think2seg.grid import Grid
 from think2seg.samples.labelled import Split
@@ -47,15 +46,6 @@ class Footprint:
         """Side of the tile in CRS units."""
         left, _, right, _ = self.box.bounds
         return float(right - left)
-
-
-def to_wgs84(shape: BaseGeometry, crs: str) -> BaseGeometry:
-    """A shape in degrees, its edges densified."""
-    left, bottom, right, top = shape.bounds
-    dense = shapely.segmentize(shape, max(right - left, top - bottom) / 32)
-    forward = transformer(crs, "EPSG:4326")
-    turned: BaseGeometry = shapely.transform(dense, lambda xy: np.column_stack(forward.transform(*xy.T)))
-    return turned
 
 
 def propose(grid: Grid, key: str) -> BaseGeometry | None:

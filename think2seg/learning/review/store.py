@@ -24,6 +24,7 @@ import pandas as pd
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from think2seg.errors import SampleError
 from think2seg.learning.review.manifest import write_raster
@@ -191,6 +192,13 @@ def read_index(store: Path) -> gpd.GeoDataFrame:
         return gpd.GeoDataFrame({name: [] for name in COLUMNS}, geometry="geometry", crs="EPSG:4326")
     rows = pd.concat(parts, ignore_index=True).drop_duplicates(["cube", "unit"], keep="last")
     return rows.sort_values(["cube", "unit"], ignore_index=True)
+
+
+def training_ground(store: Path) -> dict[str, BaseGeometry]:
+    """Name of a sample → footprint (WGS 84) of all that are learnt from; raises as `read_index`."""
+    index = read_index(store)
+    learnt = index[index["split"] == "train"]
+    return dict(zip(learnt["sample"].astype(str), learnt.geometry, strict=True))
 
 
 def digest_of(store: Path) -> str:

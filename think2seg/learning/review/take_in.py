@@ -12,14 +12,16 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from think2seg.crs import to_wgs84
 from think2seg.cube import find_store, read_spec
 from think2seg.cube.layout import identity_digest
 from think2seg.errors import SampleError
 from think2seg.learning.review.figures import Figures, figures_of, remember
 from think2seg.learning.review.manifest import IMAGES, Manifest, digest_of, load, read_raster
 from think2seg.learning.review.returned import Judged, read_return
-from think2seg.learning.review.splits import Footprint, freeze, propose, read_held_out, split_of, to_wgs84
+from think2seg.learning.review.splits import Footprint, freeze, propose, read_held_out, split_of
 from think2seg.learning.review.store import Added, Sample, add, problems, read_index, refuse
+from think2seg.samples.ground import held_out_ground
 from think2seg.samples.labelled import Split
 
 
@@ -82,7 +84,7 @@ def import_review(folder: Path, store: Path, *, verdicts: Path | None = None, cu
     """
     manifest, digest = load(folder)
     judged = read_return(folder, manifest, digest, verdicts)
-    held_out = read_held_out(store)
+    held_out = {**held_out_ground(), **read_held_out(store)}
     area = _new_area(manifest, store, held_out)
     areas = [*held_out.values(), *([area] if area is not None else [])]
     samples, left_out = _samples(folder, manifest, judged, areas)
