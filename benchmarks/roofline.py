@@ -4,7 +4,7 @@ Counted from the models' numbers, phase by phase: the vision tower, reading the 
 segmenter's encoder and its decoder. A phase takes at least its operations divided by the processor's peak, and at least
 its bytes (weights, divided among the tiles that share them, and keys and values) divided by the memory's bandwidth.
 Of the bundled pair every matrix product and attention is also timed alone, in its own shape, as PyTorch's kernels do
-it: what remains is all that another arrangement of the same arithmetic could save.
+it, while all cores do the same: what remains is all that another arrangement of the same arithmetic could save.
 
     python benchmarks/roofline.py                 full-size models on named GPUs, and the bundled pair on this machine
     python benchmarks/roofline.py --measure 3B    with a GPU at hand: random weights of that size, and the share reached
@@ -20,9 +20,10 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from threading import Barrier
@@ -237,6 +238,24 @@ class _Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def _products_of(load: Load, together: Any) -> dict[str, float]:
+    """Phase → seconds of its products alone, per tile, in a process of its own beside others that do the same."""
+    models = Models.load(load_monitor("nd-wetlands").models, threads=1)
+    together.wait()
+    found = _prompter_seconds(models.prompter, load, _products_alone)
+    together.wait()
+    return {**found, **_segmenter_seconds(models.segmenter, _products_alone)}
+
+
+def _products_together(load: Load, cores: int) -> dict[str, float]:
+    """The same while `cores` processes work, averaged over them: an engine keeps all cores busy, too."""
+    context = get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(cores, mp_context=context) as pool:
+        together = manager.Barrier(cores)
+        found = [one.result() for one in [pool.submit(_products_of, load, together) for _ in range(cores)]]
+    return {phase: fmean(one[phase] for one in found) for phase in found[0]}
+
+
 def _products_alone(work: Callable[[], object]) -> float:
     """Seconds of the thread that the products and attentions of `work` take, each repeated by itself."""
     with _Products() as products:
@@ -295,10 +314,8 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
                   whole=len(description["global_blocks"]), window=description["window"],
                   mlp=description["mlp_ratio"], out=description["prompt_width"])  # fmt: skip
     phases = {p.name: p for p in (*prompter_phases(prompter._model.config, load), *segmenter_phases(encoder, load))}
-    measured, alone = (
-        {**_prompter_seconds(prompter, load, watch), **_segmenter_seconds(models.segmenter, watch)}
-        for watch in (_quickest, _products_alone)
-    )
+    measured = {**_prompter_seconds(prompter, load, _quickest), **_segmenter_seconds(models.segmenter, _quickest)}
+    alone = _products_together(load, cores)
     table = Table(title="The bundled pair on one core here: a tile with one instance", box=None, title_justify="left")
     for column in ("", "GFLOP", "GB moved", "least ms", "products alone ms", "measured ms", "share"):
         table.add_column(column, justify="right" if column else "left")
