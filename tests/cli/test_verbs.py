@@ -100,7 +100,7 @@ def test_a_plan_names_every_acquisition_with_its_reason(world: Miniature, think2
         (row,) = [row for row in rows if row.startswith(day)]
         assert f"{day.replace('-', '')}-aircraft" in row
         assert " new " in row
-    assert rows[-1].startswith("2 new; to do: 6 blocks, 6 tiles, ")
+    assert rows[-1].startswith("2 new; to do: 6 blocks, up to 6 tiles, ")
     document = think2seg("plan", world.file(), "--since", DAYS[1], "--json").document
     assert [row["time"][:10] for row in document["acquisitions"]] == [DAYS[1]]
     assert document["blocks"] == 4

@@ -29,7 +29,7 @@ def test_a_plan_says_what_it_would_cost_and_writes_nothing(world: Miniature) -> 
     assert [row["blocks"] for row in rows] == [4, 1, 0]
     assert rows[0]["scenes"] == [f"scene-{OLD}"]
     assert "wait for the next run" in rows[2]["note"]
-    assert planned.sentence().startswith("2 new, 1 over budget; to do: 5 blocks, 5 tiles, ")
+    assert planned.sentence().startswith("2 new, 1 over budget; to do: 5 blocks, up to 5 tiles, ")
     assert not world.cube.exists()
     assert [status.render() for status in cube_status(world.monitor())] == [f"{world.cube}: no cube yet"]
 

@@ -102,7 +102,7 @@ class RunPlan:
         totals = self.totals()
         counts = ", ".join(f"{number} {reason}" for reason, number in totals["reasons"].items()) or "no acquisition"
         return (
-            f"{counts}; to do: {totals['blocks']} blocks, {totals['tiles']} tiles, "
+            f"{counts}; to do: {totals['blocks']} blocks, up to {totals['tiles']} tiles, "
             f"{totals['bytes'] / 1e6:.1f} MB to read."
         )
 
