@@ -65,7 +65,7 @@ tiny-pair: $(READY) ## Train the bundled pair anew: DATA=folder of open imagery 
 	@$(TRAIN) conf/training/tiny-sam.yaml
 	@$(TRAIN) conf/training/tiny-prompter.yaml
 	@$(TRAIN) conf/training/tiny-prompter-further.yaml --set export=think2seg/weights/prompter
-	@$(TRAIN) conf/training/tiny-grpo.yaml --set data.sources=[naip-wetlands]
+	@$(TRAIN) conf/training/tiny-grpo.yaml --set data.folder=bundled
 	@cp runs/tiny-grpo/weights/* think2seg/weights/prompter/
 	@$(BIN)/think2seg evaluate --suite tiny --data $(DATA) --wheels $(WHEELS) --calibrate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def client_of(uri: str) -> MlflowClient:
             "Without the registry, champion and bundled mean the pair that rides along.",
             "pip install 'think2seg[train]', or take THINK2SEG_REGISTRY away.",
         ) from error
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # another library may have opened it first
     with explained(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
