@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 SHARES = {
     "naip-wetlands": 0.4,
-    "carpathian-clearings": 0.6,
+    "carpathian-clearings": 0.25,
     "farmland-naip": 0.12,
     "oam-buildings": 0.12,
     "romania": 0.25,
