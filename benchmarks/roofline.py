@@ -317,7 +317,7 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
     measured = {**_prompter_seconds(prompter, load, _quickest), **_segmenter_seconds(models.segmenter, _quickest)}
     alone = _products_together(load, cores)
     table = Table(title="The bundled pair on one core here: a tile with one instance", box=None, title_justify="left")
-    for column in ("", "GFLOP", "GB moved", "least ms", "products alone ms", "measured ms", "share"):
+    for column in ("", "GFLOP", "GB moved", "least ms", "products, all cores busy, ms", "measured ms", "share"):
         table.add_column(column, justify="right" if column else "left")
     for name, phase in phases.items():
         least, took = phase.seconds(machine), measured[name]

@@ -30,7 +30,6 @@ from think2seg.learning.card import training_of
 from think2seg.learning.comparison import compare_versions, held_out_set
 from think2seg.learning.datasets import read_dataset
 from think2seg.learning.registry import first_champion, promote, register
-from think2seg.learning.review import training_ground
 from think2seg.learning.verdict import Verdict, verdict_markdown
 from think2seg.registry import Registry, Version, open_registry
 from think2seg.samples.ground import held_out_ground
@@ -73,11 +72,10 @@ def train(name: str, config: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 @task(task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
-def register_candidate(registry: Registry, run: Path, export: Path, samples: str | None) -> Version:
-    """Put the new weights into the registry as the candidate, with the ground of the samples that it learnt from."""
+def register_candidate(registry: Registry, run: Path, export: Path) -> Version:
+    """Put the new weights into the registry as the candidate."""
     base = (registry.alias("champion") or first_champion(registry)).digest
-    footprints = training_ground(Path(samples)) if samples else {}
-    return register(registry, export, training_of(run / "record.json", base=base, footprints=footprints))
+    return register(registry, export, training_of(run / "record.json", base=base, footprints={}))
 
 
 @task(task_run_name="gate {version.number}", cache_policy=NO_CACHE, persist_result=False)
@@ -152,7 +150,7 @@ def retrain_prompter(
         registry = open_registry()
         reviewed = [f"data.reviewed={samples}"] if samples else []
         trained = train(name, config, [*reviewed, *(overrides or [])])
-        version = register_candidate(registry, Path(trained["run"]), Path(trained["export"]), samples)
+        version = register_candidate(registry, Path(trained["run"]), Path(trained["export"]))
         verdict = gate(registry, version, frozen_set, scenes, Path(trained["run"]) / "gate")
         if not verdict.passed:
             _announce("refused", version, {"reasons": list(verdict.reasons)})

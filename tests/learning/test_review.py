@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,6 +17,7 @@ from support.reviews import DAYS, GRID, Review, lakes, mapped, pretend_imagery, 
 from think2seg.crs import to_wgs84
 from think2seg.cube import check_cube
 from think2seg.errors import ConfigError, SampleError
+from think2seg.learning.card import training_of
 from think2seg.learning.datasets import read_dataset
 from think2seg.learning.review import draw_sample, import_review, read_figures, take_in, training_ground
 from think2seg.learning.review.manifest import IMAGES, MANIFEST, MASKS, PACKAGE, UNITS
@@ -176,7 +178,11 @@ def test_ground_that_models_are_judged_on_is_never_learnt_from(
     done = import_review(review.folder, tmp_path / "samples")
     assert done.train > 0
     assert done.held_out > 0
-    assert all(ground.distance(judged_on) > 0 for ground in training_ground(tmp_path / "samples").values())
+    learnt = training_ground(tmp_path / "samples")
+    assert all(ground.distance(judged_on) > 0 for ground in learnt.values())
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"data": "", "config": {"data": {"reviewed": str(tmp_path / "samples")}}}))
+    assert training_of(record, base="", footprints={}).footprints == learnt
     index = read_index(tmp_path / "samples")
     assert all(index[index["split"] == "held_out"].intersects(judged_on))
     assert not read_held_out(tmp_path / "samples")

@@ -129,11 +129,14 @@ def models_compare(
 
     if dataset is not None and folder is None:
         raise ConfigError(f"--dataset {dataset} without a folder", "models compare A B DIR --dataset NAME", "Add DIR.")
-    frozen = held_out_set(out, scenes) if dataset is None or folder is None else read_dataset(dataset, folder, split)
+    if dataset is None or folder is None:
+        frozen, seen = held_out_set(out, scenes), dict(held_out_ground())
+    else:
+        frozen, seen = read_dataset(dataset, folder, split), {}
+    if footprints:
+        seen |= read_footprints(footprints)
     registry = _registry()
     ours, theirs = registry.named(candidate), registry.named(champion)
-    own = dataset is None or folder is None
-    seen = read_footprints(footprints) if footprints else held_out_ground() if own else {}
     learnt = read_dataset("earthreason", training, "train") if training else None
     with counting_bar() as show:
         verdict = compare_versions(

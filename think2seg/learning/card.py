@@ -43,6 +43,7 @@ def training_of(
 ) -> Training:
     """What the ``record.json`` of a training run tells, with the last figures of the log beside it.
 
+    footprints: ground of the training beside that of the reviewed samples which the record names.
     licence: that of the weights; None for what the training file says.
     Raises ConfigError when the record cannot be read.
     """
@@ -63,8 +64,16 @@ def training_of(
         metrics=_last_figures(record.with_name("log.jsonl")),
         base=base,
         licence=licence or config.get("licence", DEFAULT_LICENCE),
-        footprints=footprints,
+        footprints={**_reviewed_ground(config), **footprints},
     )
+
+
+def _reviewed_ground(config: Mapping[str, Any]) -> Mapping[str, BaseGeometry]:
+    """Name → footprint (WGS 84) of the reviewed samples that a training file learnt from."""
+    from think2seg.learning.review import training_ground
+
+    store = config.get("data", {}).get("reviewed")
+    return training_ground(Path(store)) if store else {}
 
 
 def _last_figures(log: Path) -> dict[str, float]:

@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 from PIL import Image as PilImage
 from shapely.geometry.base import BaseGeometry
 
@@ -203,10 +202,10 @@ def held_out_set(folder: Path, n: int) -> Dataset:
             source = sample.image.source
             name = f"{source}-{numbers[source]:04d}"
             numbers[source] += 1
-            ignored = sample.image.ignore if sample.image.ignore is not None else np.zeros((1, 1), np.bool_)
-            layers = {"images": sample.image.image, "labels": truth_of(sample), "ignored": ignored}
+            layers = {"images": sample.image.image, "labels": truth_of(sample), "ignored": sample.image.ignore}
             for kind, pixels in layers.items():
-                PilImage.fromarray(pixels).save(root / "gate" / kind / f"{name}.png")
+                if pixels is not None:
+                    PilImage.fromarray(pixels).save(root / "gate" / kind / f"{name}.png")
             about = {"questions": [sample.question.phrasing.text], "category": sample.question.phrasing.concept}
             (root / "gate" / "QAs" / f"{name}.json").write_text(json.dumps(about))
         done.write_text("")

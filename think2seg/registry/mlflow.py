@@ -39,7 +39,7 @@ def client_of(uri: str) -> MlflowClient:
             "Without the registry, champion and bundled mean the pair that rides along.",
             "pip install 'think2seg[train]', or take THINK2SEG_REGISTRY away.",
         ) from error
-    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # another library may have opened it first
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())  # others may have opened it
     with explained(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 

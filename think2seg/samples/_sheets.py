@@ -172,10 +172,10 @@ def buildings(folder: Path, split: Split) -> Iterator[Sheet]:
 def romania(wheel: Path, split: Split) -> Iterator[Sheet]:
     """Clearings in a Carpathian forest, Sentinel-2, every clear date from May to October from 2016 on."""
     bands, times, transform = _romanian_cube(wheel)
-    for label in felled(bands, times):
-        date = str(times[label.index].astype("datetime64[D]"))
+    for index, label in felled(bands, times):
+        date = str(times[index].astype("datetime64[D]"))
         if _romanian_split(date) == split:
-            rgb = to_rgb(*(bands[name][label.index] for name in ("B4", "B3", "B2")))
+            rgb = to_rgb(*(bands[name][index] for name in ("B4", "B3", "B2")))
             yield _clearings("romania", date, rgb, label, transform)
 
 
@@ -188,7 +188,7 @@ def embedded_clearings(folder: Path, split: Split) -> Iterator[Sheet]:
         if (values == UNSEEN).all() or _romanian_split(date) != split:
             continue
         red, green, blue = (_band(path.with_name(f"{name}.tif")) for name in ("red", "green", "blue"))
-        label = Felled(index=0, cleared=values == 1, doubtful=values == DOUBTFUL, shown=values != UNSEEN)
+        label = Felled(cleared=values == 1, doubtful=values == DOUBTFUL, shown=values != UNSEEN)
         yield _clearings("carpathian-clearings", date, to_rgb(red, green, blue), label, transform)
 
 

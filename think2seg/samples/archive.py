@@ -172,7 +172,7 @@ def _build_clearings(out: Path, source: Path) -> Path:
         folder = out / "sentinel-2-l2a"
         days = np.datetime_as_string(cube.time.values, unit="D")
         bands = {name: cube[name].values for name in ("B3", "B4", "SCL")}
-        labels = {str(days[label.index]): label for label in felled(bands, cube.time.values)}
+        labels = {str(days[index]): label for index, label in felled(bands, cube.time.values)}
         items = [
             _clearing(_fresh(folder / f"S2_{day}"), cube.sel(time=day), frame, labels.get(day))
             for day in CLEARING_DATES

@@ -34,8 +34,6 @@ _CLOUD_CLASSES = (8, 9, 10, 11)
 class Felled:
     """The label of one date."""
 
-    index: int
-    """Its place in the series."""
     cleared: Mask
     """(y, x) bool."""
     doubtful: Mask
@@ -44,8 +42,8 @@ class Felled:
     """(y, x) bool, neither cloud nor nodata."""
 
 
-def felled(bands: Mapping[str, npt.NDArray[Any]], times: npt.NDArray[np.datetime64]) -> Iterator[Felled]:
-    """Label the dates from May to October, from 2016 on, of which nine tenths are shown.
+def felled(bands: Mapping[str, npt.NDArray[Any]], times: npt.NDArray[np.datetime64]) -> Iterator[tuple[int, Felled]]:
+    """Label the dates from May to October, from 2016 on, of which nine tenths are shown: place in the series, label.
 
     Parameters
     ----------
@@ -69,7 +67,7 @@ def felled(bands: Mapping[str, npt.NDArray[Any]], times: npt.NDArray[np.datetime
         cleared = _within(ndimage.binary_opening(forest & (bright > 1.4), np.ones((2, 2))), edge)
         doubtful = (edge | (forest & (bright > 1.25))) & ~cleared
         for index in np.flatnonzero((years == year) & season):
-            yield Felled(index=int(index), cleared=cleared, doubtful=doubtful, shown=shown[index])
+            yield int(index), Felled(cleared=cleared, doubtful=doubtful, shown=shown[index])
 
 
 def shown_of(red: npt.NDArray[Any], classes: npt.NDArray[Any]) -> Mask:

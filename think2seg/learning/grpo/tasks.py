@@ -171,26 +171,27 @@ class TaskSets:
             seed=seed,
         )
 
-        def scenes_and_tiles(*, first: int, seed: int, n: int) -> list[Task]:
-            return held_out_tasks(images, first=first, seed=seed, n=n, absent=data.absent)
-
-        if data.earthreason is not None:
-            learnt, seen = _folder_tasks("earthreason", data.earthreason, ("train", "val"), frame_px)
-            if len(seen):
-                return cls(train=learnt, validation=_evenly(seen, validation), held_out=_evenly(seen, held_out))
-            logger.warning("%s holds nothing to look at in its split val: scenes are instead.", data.earthreason)
-        looked_at = scenes_and_tiles(first=HELD_OUT_SEED, seed=1, n=validation)
-        compared = scenes_and_tiles(first=FIRST_COMPARED, seed=2, n=held_out)
-        if data.earthreason is not None:
-            return cls(train=learnt, validation=looked_at, held_out=compared)
         drawn = DrawnTasks(images=images, seed=seed, absent=data.absent, count=count)
-        if data.reviewed is None:
-            return cls(train=drawn, validation=looked_at, held_out=compared)
-        learnt, seen = _folder_tasks("reviewed", data.reviewed, ("train", "held_out"), frame_px)
+        train: Tasks = drawn
+        seen: Tasks | None = None
+        if data.earthreason is not None:
+            train, seen = _folder_tasks("earthreason", data.earthreason, ("train", "val"), frame_px)
+            if not len(seen):
+                logger.warning("%s holds nothing to look at in its split val: scenes are instead.", data.earthreason)
+        elif data.reviewed is not None:
+            samples, seen = _folder_tasks("reviewed", data.reviewed, ("train", "held_out"), frame_px)
+            train = MixedTasks(samples=samples, share=data.reviewed_share, drawn=drawn)
+
+        def looks(*, first: int, seed: int, n: int) -> list[Task]:
+            own = _evenly(seen, n) if seen is not None else []
+            if own and data.earthreason is not None:
+                return own
+            return [*held_out_tasks(images, first=first, seed=seed, n=n, absent=data.absent), *own]
+
         return cls(
-            train=MixedTasks(samples=learnt, share=data.reviewed_share, drawn=drawn),
-            validation=[*looked_at, *_evenly(seen, validation)],
-            held_out=[*compared, *_evenly(seen, held_out)],
+            train=train,
+            validation=looks(first=HELD_OUT_SEED, seed=1, n=validation),
+            held_out=looks(first=FIRST_COMPARED, seed=2, n=held_out),
         )
 
 
