@@ -3,8 +3,10 @@
 Counted from the models' numbers, phase by phase: the vision tower, reading the prompt, writing the answer, the
 segmenter's encoder and its decoder. A phase takes at least its operations divided by the processor's peak, and at least
 its bytes (weights, divided among the tiles that share them, and keys and values) divided by the memory's bandwidth.
-Of the bundled pair every matrix product and attention is also timed alone, in its own shape, as PyTorch's kernels do
-it, while all cores do the same: what remains is all that another arrangement of the same arithmetic could save.
+Of the bundled pair every matrix product, attention, activation and layer norm is also timed alone, in its own shape, as
+PyTorch's kernels do it, while all cores do the same: what remains is all that another arrangement of the same
+arithmetic could save. Its tile is the mean of those that `engine.py` is timed with: so many are drawn at all, with so
+many instances, and so many tokens answer.
 
     python benchmarks/roofline.py                 full-size models on named GPUs, and the bundled pair on this machine
     python benchmarks/roofline.py --measure 3B    with a GPU at hand: random weights of that size, and the share reached
@@ -23,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -32,6 +35,7 @@ from typing import Any
 import torch
 from engine import jobs_of, spec_of
 from rasterio.errors import NotGeoreferencedWarning
+from reference_loop import QUESTIONS
 from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,7 +43,8 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from think2seg.config import load_monitor
 from think2seg.engine import Models
-from think2seg.imagery import cut_tiles, read_block
+from think2seg.imagery import BLOCKING, cut_tiles, read_block
+from think2seg.prompting.answers import parse_answer
 from think2seg.registry import resolve
 from think2seg.segmentation import Prompt
 
@@ -72,10 +77,12 @@ _TEXT: Mapping[str, Mapping[str, int]] = {
     "7B": {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
            "intermediate_size": 18944, "vocab_size": 152064},
 }  # fmt: skip
+SAMPLED_TILES = 100
 type Stopwatch = Callable[[Callable[[], object]], float]
 """Work → the seconds that it takes."""
-_PRODUCTS = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "einsum", "conv2d", "convolution", "conv_transpose2d",
-             "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"}  # fmt: skip
+_KERNELS = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "einsum", "conv2d", "convolution", "conv_transpose2d",
+            "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu",
+            "gelu", "silu", "relu", "native_layer_norm"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +92,9 @@ class Load:
     frame_px: int = 840
     text_tokens: int = 250
     """After the image; what precedes it is read once for all tiles."""
-    answer_tokens: int = 200
+    answer_tokens: float = 200
+    drawn: float = 1.0
+    """Share of tiles that have an instance and go through the segmenter."""
     instances: float = 2.5
     rows: int = 64
     """Answers written at a time."""
@@ -173,7 +182,8 @@ def segmenter_phases(encoder: Encoder, load: Load) -> Iterator[Phase]:
         block = (4 + 2 * mlp) * width**2
         macs += sum(tokens * (block + 2 * width * context) for context in contexts)
         weights += len(contexts) * block
-    yield Phase(name="encode", flops=2 * macs, bytes=load.bytes_per_number * weights / load.at_once)
+    moved = load.bytes_per_number * weights / load.at_once
+    yield Phase(name="encode", flops=2 * load.drawn * macs, bytes=load.drawn * moved)
     n, c = encoder.grid**2, encoder.width
     attention = n * c * c  # keys and values of the image for its tokens, or the image's queries and outputs
     upscaling = n * c * c + 4 * n * (c // 4) * (c // 8) * 4
@@ -225,44 +235,44 @@ def _gpu_clock() -> float:
     return time.perf_counter()
 
 
-class _Products(TorchDispatchMode):
-    """Notes every product and attention that is computed, with what it was computed of."""
+class _Kernels(TorchDispatchMode):
+    """Notes every product, attention, activation and norm that is computed, with what it was computed of."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in _PRODUCTS:
+        if func.overloadpacket.__name__ in _KERNELS:
             self.seen.append((func, args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-def _products_of(load: Load, together: Any) -> dict[str, float]:
-    """Phase → seconds of its products alone, per tile, in a process of its own beside others that do the same."""
+def _kernels_of(load: Load, together: Any) -> dict[str, float]:
+    """Phase → seconds of its kernels alone, per tile, in a process of its own beside others that do the same."""
     models = Models.load(load_monitor("nd-wetlands").models, threads=1)
     together.wait()
-    found = _prompter_seconds(models.prompter, load, _products_alone)
+    found = _prompter_seconds(models.prompter, load, _kernels_alone)
     together.wait()
-    return {**found, **_segmenter_seconds(models.segmenter, _products_alone)}
+    return {**found, **_segmenter_seconds(models.segmenter, load, _kernels_alone)}
 
 
-def _products_together(load: Load, cores: int) -> dict[str, float]:
+def _kernels_together(load: Load, cores: int) -> dict[str, float]:
     """The same while `cores` processes work, averaged over them: an engine keeps all cores busy, too."""
     context = get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(cores, mp_context=context) as pool:
         together = manager.Barrier(cores)
-        found = [one.result() for one in [pool.submit(_products_of, load, together) for _ in range(cores)]]
+        found = [one.result() for one in [pool.submit(_kernels_of, load, together) for _ in range(cores)]]
     return {phase: fmean(one[phase] for one in found) for phase in found[0]}
 
 
-def _products_alone(work: Callable[[], object]) -> float:
-    """Seconds of the thread that the products and attentions of `work` take, each repeated by itself."""
-    with _Products() as products:
+def _kernels_alone(work: Callable[[], object]) -> float:
+    """Seconds of the thread that the kernels of `work` take, each repeated by itself."""
+    with _Kernels() as kernels:
         work()
-    if not products.seen:
-        raise RuntimeError("No product was noticed: this PyTorch calls them otherwise.")
-    return sum(_quickest(partial(func, *args, **kwargs)) for func, args, kwargs in products.seen)
+    if not kernels.seen:
+        raise RuntimeError("No kernel was noticed: this PyTorch calls them otherwise.")
+    return sum(_quickest(partial(func, *args, **kwargs)) for func, args, kwargs in kernels.seen)
 
 
 def main() -> None:
@@ -306,26 +316,25 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
     machine, shared = this_cpu(1), this_cpu(cores)
     description = json.loads((resolve("segmenter", "bundled") / "think2seg.json").read_text())["architecture"]
     prompter: Any = models.prompter
-    script = prompter._script("water bodies")
-    load = Load(frame_px=prompter.frame_px, text_tokens=len(script.tail), answer_tokens=35, rows=16, at_once=1,
-                instances=1, bytes_per_number=4)  # fmt: skip
+    load = _sample_load(prompter)
     grid = description["image_px"] // description["patch_px"]
     encoder = vit("tiny", width=description["width"], depth=description["depth"], grid=grid,
                   whole=len(description["global_blocks"]), window=description["window"],
                   mlp=description["mlp_ratio"], out=description["prompt_width"])  # fmt: skip
     phases = {p.name: p for p in (*prompter_phases(prompter._model.config, load), *segmenter_phases(encoder, load))}
-    measured = {**_prompter_seconds(prompter, load, _quickest), **_segmenter_seconds(models.segmenter, _quickest)}
-    alone = _products_together(load, cores)
-    table = Table(title="The bundled pair on one core here: a tile with one instance", box=None, title_justify="left")
-    for column in ("", "GFLOP", "GB moved", "least ms", "products, all cores busy, ms", "measured ms", "share"):
+    measured = {**_prompter_seconds(prompter, load, _quickest), **_segmenter_seconds(models.segmenter, load, _quickest)}
+    alone = _kernels_together(load, cores)
+    asked = f"{load.answer_tokens:.0f} tokens and {load.instances:.1f} instances"
+    table = Table(title=f"The bundled pair on one core here: a tile of {asked}", box=None, title_justify="left")
+    for column in ("", "GFLOP", "GB moved", "least ms", "kernels, all cores busy, ms", "measured ms", "share"):
         table.add_column(column, justify="right" if column else "left")
     for name, phase in phases.items():
         least, took = phase.seconds(machine), measured[name]
         table.add_row(name, f"{phase.flops / 1e9:.2f}", f"{phase.bytes / 1e9:.3f}", f"{1000 * least:.1f}",
                       f"{1000 * alone[name]:.1f}", f"{1000 * took:.1f}", f"{least / took:.0%}")  # fmt: skip
     least, took = sum(phase.seconds(machine) for phase in phases.values()), sum(measured.values())
-    products = sum(alone.values())
-    table.add_row("all", "", "", f"{1000 * least:.1f}", f"{1000 * products:.1f}", f"{1000 * took:.1f}",
+    kernels = sum(alone.values())
+    table.add_row("all", "", "", f"{1000 * least:.1f}", f"{1000 * kernels:.1f}", f"{1000 * took:.1f}",
                   f"{least / took:.0%}")  # fmt: skip
     console.print(table)
     for one in (machine, shared):
@@ -333,12 +342,27 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
         console.print(f"{one.name}: {told} ({one.source})")
     at_most, reading = cores / sum(phase.seconds(shared) for phase in phases.values()), _reading_seconds()
     console.print(f"All {cores} cores together: {at_most:.1f} such tiles/s at most, reading and writing not counted;")
-    console.print(f"{cores / products:.1f} with PyTorch's own products and nothing between them;")
-    console.print(f"{cores / (products + reading):.1f} with {1000 * reading:.1f} ms of reading a tile.")
-    return {"least_ms": round(1000 * least, 1), "products_ms": round(1000 * products, 1),
+    console.print(f"{cores / kernels:.1f} with PyTorch's own kernels and nothing between them;")
+    console.print(f"{cores / (kernels + reading):.1f} with {1000 * reading:.1f} ms of reading a tile.")
+    return {"least_ms": round(1000 * least, 1), "kernels_ms": round(1000 * kernels, 1),
             "measured_ms": round(1000 * took, 1), "share": round(least / took, 3),
-            "tiles_s_at_most": round(at_most, 1), "tiles_s_of_products": round(cores / products, 1),
-            "tiles_s_of_products_and_reading": round(cores / (products + reading), 1)}  # fmt: skip
+            "tiles_s_at_most": round(at_most, 1), "tiles_s_of_kernels": round(cores / kernels, 1),
+            "tiles_s_of_kernels_and_reading": round(cores / (kernels + reading), 1)}  # fmt: skip
+
+
+def _sample_load(prompter: Any) -> Load:
+    """What the tiles that `engine.py` is timed with ask of the bundled pair, averaged."""
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = jobs_of(SAMPLED_TILES, Path(folder))
+        spec = spec_of(Path(folder), 1, jobs[-1].step + 1)
+        blocks = ((read_block(job.acquisition, job.block, spec.grid, spec.archive, spec.region), job) for job in jobs)
+        tiles = [rgb for imagery, job in blocks for _, rgb, quality in cut_tiles(imagery, spec.grid, job.block)
+                 if ((quality & BLOCKING) == 0).any()]  # fmt: skip
+    replies = prompter.ask(tiles, QUESTIONS[0])
+    counts = [len(parse_answer(one.text, frame_px=prompter.frame_px, finish=one.finish).instances) for one in replies]
+    return Load(frame_px=prompter.frame_px, text_tokens=len(prompter._script(QUESTIONS[0]).tail),
+                answer_tokens=fmean(one.tokens for one in replies), drawn=fmean(count > 0 for count in counts),
+                instances=fmean(counts), rows=16, at_once=1, bytes_per_number=4)  # fmt: skip
 
 
 def _reading_seconds() -> float:
@@ -367,8 +391,8 @@ def _prompter_seconds(prompter: Any, load: Load, seconds: Stopwatch) -> dict[str
             decoder.extend(seen, rope[head:read], scratch, head, logits=False)
             decoder.extend(tail, rope[read:], scratch, read, logits=True)
 
-        middle = length + load.answer_tokens // 2
-        cache = decoder.cache(load.rows, -(-(length + load.answer_tokens) // 32) * 32)
+        middle = length + round(load.answer_tokens / 2)
+        cache = decoder.cache(load.rows, ceil((length + load.answer_tokens) / 32) * 32)
         lengths = torch.full((load.rows,), middle, device=decoder.device)
         position = decoder.rope(torch.full((3, load.rows), middle))
         step = seconds(lambda: decoder.step(lengths * 0, lengths, position, cache))
@@ -379,10 +403,12 @@ def _prompter_seconds(prompter: Any, load: Load, seconds: Stopwatch) -> dict[str
         }
 
 
-def _segmenter_seconds(segmenter: Any, seconds: Stopwatch) -> dict[str, float]:
+def _segmenter_seconds(segmenter: Any, load: Load, seconds: Stopwatch) -> dict[str, float]:
+    """Seconds per tile of the segmenter's phases."""
     tile, prompt = _noise(segmenter.image_px), Prompt(bbox=(20, 20, 90, 90), points=((40, 40), (60, 60)))
     one, nine = (seconds(lambda n=n: segmenter.draw([tile], [[prompt] * n])) for n in (1, 9))
-    return {"encode": one - (nine - one) / 8, "masks": (nine - one) / 8}
+    instance = (nine - one) / 8
+    return {"encode": load.drawn * (one - instance), "masks": load.instances * instance}
 
 
 def _noise(side: int) -> Any:
