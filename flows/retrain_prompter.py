@@ -30,7 +30,7 @@ from think2seg.learning.card import training_of
 from think2seg.learning.comparison import compare_versions, held_out_set
 from think2seg.learning.datasets import read_dataset
 from think2seg.learning.registry import first_champion, promote, register
-from think2seg.learning.verdict import Verdict, verdict_markdown
+from think2seg.learning.verdict import SCENES, Verdict, verdict_markdown
 from think2seg.registry import Registry, Version, open_registry
 from think2seg.samples.ground import held_out_ground
 
@@ -114,7 +114,7 @@ def retrain_prompter(
     samples: str | None = None,
     name: str | None = None,
     frozen_set: str | None = None,
-    scenes: int = 400,
+    scenes: int = SCENES,
     monitors: list[str] | None = None,
     monitor_overrides: list[str] | None = None,
     last: int = 3,

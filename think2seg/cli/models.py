@@ -21,6 +21,7 @@ from think2seg.cli.app import (
     stopped_in_words,
 )
 from think2seg.errors import ConfigError
+from think2seg.learning.verdict import SCENES
 
 if TYPE_CHECKING:
     from think2seg.learning.registry import Move
@@ -111,7 +112,7 @@ def models_compare(
     split: Annotated[str, typer.Option(help="Its frozen split.")] = "val",
     scenes: Annotated[
         int, typer.Option(min=30, help="Without a dataset: simulated scenes, and as many embedded tiles.")
-    ] = 400,
+    ] = SCENES,
     segmenter: Annotated[str, typer.Option(help="As models.segmenter.path of a monitor.")] = "bundled",
     footprints: Footprints = None,
     training: Annotated[

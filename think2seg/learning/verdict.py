@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+SCENES = 400
+"""Simulated scenes of the gate's own set, and as many tiles of the embedded imagery."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
