@@ -37,7 +37,7 @@ class AsItIs(TorchFunctionMode):
     """Within it, `Tensor.bfloat16` copies without converting.
 
     Muon orthogonalises in bfloat16, whatever it is given. On a processor without instructions for it a step of the
-    bundled prompter then took 45 s, and 2 s in float32 (two cores of an EPYC with AVX2).
+    bundled prompter then took 45 s, and 5 s in float32 (two cores of an EPYC with AVX2).
     """
 
     def __torch_function__(
