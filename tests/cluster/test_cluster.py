@@ -123,6 +123,15 @@ class Deaf:
         self.sent += 1
 
 
+def test_workers_start_with_the_heap_that_they_are_meant_to_have(processes: Cluster) -> None:
+    found = processes._client.run(lambda: dict(os.environ))
+    assert found
+    for environment in found.values():
+        assert {name: environment[name] for name in cluster.WORKER_HEAP} == {
+            name: str(value) for name, value in cluster.WORKER_HEAP.items()
+        }
+
+
 def test_a_worker_that_dies_while_models_are_loaded_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_plugin_name", lambda spec: "pair")
     monkeypatch.setattr(cluster, "_LoadModels", lambda models: models)
