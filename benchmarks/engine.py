@@ -36,7 +36,6 @@ from reference_loop import MONITOR, QUESTIONS, Key, ReferenceWorker, Took
 from rich.console import Console
 from rich.table import Table
 
-from think2seg.cluster import WORKER_HEAP
 from think2seg.config import load_monitor
 from think2seg.coordinator import CubePlan, find, plan_run
 from think2seg.cube.cube import open_or_create
@@ -239,7 +238,7 @@ class Bench:
 def main() -> None:
     """Measure, print a table, and the ratios as the last line."""
     options, cores = _options(), os.cpu_count() or 1
-    os.environ |= {name: str(value) for name, value in WORKER_HEAP.items()}
+    os.environ["MALLOC_ARENA_MAX"] = "1"  # as workers of a run are started
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -36,10 +36,7 @@ _LOADS = 3
 """How often models are sent to the workers where one of them dies while loading."""
 _TORCH_THREADS = 1
 """Per worker: on a CPU only one thread gives the same answer wherever a tile stands in its batch."""
-WORKER_HEAP = {"MALLOC_ARENA_MAX": 1, "MALLOC_MMAP_THRESHOLD_": 4 << 20, "MALLOC_TRIM_THRESHOLD_": 256 << 20}
-"""How glibc keeps a worker's memory, read when a process starts. With a heap for each of its many short-lived threads a
-worker grows by 0.2 GiB over its first 300 tiles; as Dask starts workers (trimmed beyond 64 KiB, which also fixes the
-size from which arrays are mapped at 128 KiB) a third more time goes into getting the same pages again and again."""
+_ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,9 +220,8 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
             yield _checked(client, options)
         return
     n_workers = options.workers or os.cpu_count() or 1
-    heap = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_HEAP.items()}
     with ExitStack() as stack:
-        with _interrupts_kept_back(), dask.config.set(heap):
+        with _interrupts_kept_back(), dask.config.set({_ENVIRONMENT: worker_environment()}):
             local = distributed.LocalCluster(
                 n_workers=n_workers,
                 threads_per_worker=1,
@@ -238,6 +234,17 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
             )
             stack.enter_context(local)
         yield _checked(stack.enter_context(distributed.Client(local, set_as_default=False)), options)
+
+
+def worker_environment() -> dict[str, Any]:
+    """What worker processes are started with: Dask's own choice but for glibc's heap.
+
+    With a heap for each of its many short-lived threads a worker grows by 0.2 GiB over its first 300 tiles. Trimmed
+    beyond 64 KiB, as Dask has it, which also fixes the size from which arrays are mapped at 128 KiB, a third more
+    processor time goes into getting the same pages again and again.
+    """
+    usual = dask.config.get(_ENVIRONMENT)
+    return {name: value for name, value in usual.items() if name != "MALLOC_TRIM_THRESHOLD_"} | {"MALLOC_ARENA_MAX": 1}
 
 
 @contextmanager
