@@ -78,11 +78,12 @@ _TEXT: Mapping[str, Mapping[str, int]] = {
            "intermediate_size": 18944, "vocab_size": 152064},
 }  # fmt: skip
 SAMPLED_TILES = 100
+"""Tiles of the sample archive that answers, instances and reading are averaged over."""
 type Stopwatch = Callable[[Callable[[], object]], float]
 """Work → the seconds that it takes."""
 _KERNELS = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "einsum", "conv2d", "convolution", "conv_transpose2d",
             "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu",
-            "gelu", "silu", "relu", "native_layer_norm"}  # fmt: skip
+            "gelu", "silu", "relu", "layer_norm", "native_layer_norm"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +317,8 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
     machine, shared = this_cpu(1), this_cpu(cores)
     description = json.loads((resolve("segmenter", "bundled") / "think2seg.json").read_text())["architecture"]
     prompter: Any = models.prompter
-    load = _sample_load(prompter)
+    tiles, reading = _sample()
+    load = _load_of(prompter, tiles)
     grid = description["image_px"] // description["patch_px"]
     encoder = vit("tiny", width=description["width"], depth=description["depth"], grid=grid,
                   whole=len(description["global_blocks"]), window=description["window"],
@@ -340,7 +342,7 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
     for one in (machine, shared):
         told = f"{one.flops / 1e9:.0f} GFLOP/s, {one.bytes_s / 1e9:.0f} GB/s"
         console.print(f"{one.name}: {told} ({one.source})")
-    at_most, reading = cores / sum(phase.seconds(shared) for phase in phases.values()), _reading_seconds()
+    at_most = cores / sum(phase.seconds(shared) for phase in phases.values())
     console.print(f"All {cores} cores together: {at_most:.1f} such tiles/s at most, reading and writing not counted;")
     console.print(f"{cores / kernels:.1f} with PyTorch's own kernels and nothing between them;")
     console.print(f"{cores / (kernels + reading):.1f} with {1000 * reading:.1f} ms of reading a tile.")
@@ -350,30 +352,25 @@ def _bundled_pair(console: Console) -> dict[str, Any]:
             "tiles_s_of_kernels_and_reading": round(cores / (kernels + reading), 1)}  # fmt: skip
 
 
-def _sample_load(prompter: Any) -> Load:
-    """What the tiles that `engine.py` is timed with ask of the bundled pair, averaged."""
+def _sample() -> tuple[list[Any], float]:
+    """Tiles that `engine.py` asks about, and the processor's seconds of reading and cutting one."""
     with tempfile.TemporaryDirectory() as folder:
         jobs = jobs_of(SAMPLED_TILES, Path(folder))
-        spec = spec_of(Path(folder), 1, jobs[-1].step + 1)
-        blocks = ((read_block(job.acquisition, job.block, spec.grid, spec.archive, spec.region), job) for job in jobs)
-        tiles = [rgb for imagery, job in blocks for _, rgb, quality in cut_tiles(imagery, spec.grid, job.block)
-                 if ((quality & BLOCKING) == 0).any()]  # fmt: skip
+        spec, cut, started = spec_of(Path(folder), 1, jobs[-1].step + 1), [], time.process_time()
+        for job in jobs:
+            imagery = read_block(job.acquisition, job.block, spec.grid, spec.archive, spec.region)
+            cut += cut_tiles(imagery, spec.grid, job.block)
+        seconds = (time.process_time() - started) / len(cut)
+    return [rgb for _, rgb, quality in cut if ((quality & BLOCKING) == 0).any()], seconds
+
+
+def _load_of(prompter: Any, tiles: Sequence[Any]) -> Load:
+    """What the tiles ask of the bundled pair, averaged."""
     replies = prompter.ask(tiles, QUESTIONS[0])
     counts = [len(parse_answer(one.text, frame_px=prompter.frame_px, finish=one.finish).instances) for one in replies]
     return Load(frame_px=prompter.frame_px, text_tokens=len(prompter._script(QUESTIONS[0]).tail),
                 answer_tokens=fmean(one.tokens for one in replies), drawn=fmean(count > 0 for count in counts),
                 instances=fmean(counts), rows=16, at_once=1, bytes_per_number=4)  # fmt: skip
-
-
-def _reading_seconds() -> float:
-    """Processor seconds of reading and cutting a tile of the sample archive."""
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = jobs_of(100, Path(folder))
-        spec, tiles, started = spec_of(Path(folder), 1, jobs[-1].step + 1), 0, time.process_time()
-        for job in jobs:
-            imagery = read_block(job.acquisition, job.block, spec.grid, spec.archive, spec.region)
-            tiles += len(list(cut_tiles(imagery, spec.grid, job.block)))
-        return (time.process_time() - started) / tiles
 
 
 def _prompter_seconds(prompter: Any, load: Load, seconds: Stopwatch) -> dict[str, float]:

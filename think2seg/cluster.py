@@ -221,7 +221,7 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
         return
     n_workers = options.workers or os.cpu_count() or 1
     with ExitStack() as stack:
-        with _interrupts_kept_back(), dask.config.set({_ENVIRONMENT: worker_environment()}):
+        with _interrupts_kept_back(), dask.config.set({_ENVIRONMENT: _worker_environment()}):
             local = distributed.LocalCluster(
                 n_workers=n_workers,
                 threads_per_worker=1,
@@ -236,7 +236,7 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
         yield _checked(stack.enter_context(distributed.Client(local, set_as_default=False)), options)
 
 
-def worker_environment() -> dict[str, Any]:
+def _worker_environment() -> dict[str, Any]:
     """What worker processes are started with: Dask's own choice but for glibc's heap.
 
     With a heap for each of its many short-lived threads a worker grows by 0.2 GiB over its first 300 tiles. Trimmed

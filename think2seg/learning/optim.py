@@ -62,6 +62,7 @@ class Optimisers:
             for name, parameter in module.named_parameters():
                 group = matrices if is_matrix(name, parameter) else plain if parameter.ndim > 1 else vectors
                 group.append(parameter)
+        self._step_within = nullcontext if in_bfloat16(None) else AsItIs
         groups: list[dict[str, Any]] = [{"params": plain}, {"params": vectors, "weight_decay": 0.0}]
         self._parameters = [*matrices, *plain, *vectors]
         self._optimisers: list[tuple[float, torch.optim.Optimizer]] = [
@@ -91,7 +92,7 @@ class Optimisers:
         for base, optimiser in self._optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = base * scale
-            with nullcontext() if in_bfloat16(None) else AsItIs():
+            with self._step_within():
                 optimiser.step()
         return float(norm)
 
