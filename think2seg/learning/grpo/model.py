@@ -16,12 +16,14 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionPatchEmbed,
     Qwen2_5_VisionTransformerPretrainedModel,
+    Qwen2_5_VLModel,
 )
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from think2seg.config import LocalPrompter
 from think2seg.errors import ModelError
+from think2seg.learning.grpo.packing import Packed
 from think2seg.learning.precision import in_bfloat16
 from think2seg.learning.settings import GrpoSettings, LoraSettings
 from think2seg.prompting import Template, template_for
@@ -116,7 +118,7 @@ _CHEAPER = {
 
 
 class MaskTrainer(GRPOTrainer):
-    """TRL's trainer, which looks at images once, embeds patches by a product, and resumes with a checkpoint's weights.
+    """TRL's trainer, which reads an image and a prompt once for all answers, and resumes with a checkpoint's weights.
 
     Qwen2.5-VL is saved under the key names of its first release. transformers translates them back in
     `from_pretrained` but not where its Trainer resumes: there nearly every weight is *missing*, which is a warning, and
@@ -129,6 +131,64 @@ class MaskTrainer(GRPOTrainer):
             for module in () if model is None else model.modules():
                 if type(module) in _CHEAPER:
                     module.__class__ = _CHEAPER[type(module)]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **inputs: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """(n, answer) log-probabilities of the answers' tokens and, if asked for, entropies; 0 where they are padding.
+
+        Every row has one image, and all images are of the prompter's frame size.
+        """
+        images = {name: inputs[name] for name in ("image_grid_thw", "mm_token_type_ids")}
+        images["pixel_values"] = inputs["pixel_values"].reshape(len(input_ids), -1, inputs["pixel_values"].shape[-1])
+        log_probs, entropies = [], []
+        size = batch_size or len(input_ids)
+        for rows in (slice(start, start + size) for start in range(0, len(input_ids), size)):
+            part = {name: values[rows] for name, values in images.items()}
+            pack, outputs = self._packed(model, input_ids[rows], attention_mask[rows], logits_to_keep, **part)
+            log_probs.append(pack.unpacked(outputs.log_probs))
+            if compute_entropy:
+                entropies.append(pack.unpacked(outputs.entropy))
+        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
+    def _packed(
+        self,
+        model: Any,
+        tokens: Tensor,
+        attention: Tensor,
+        answer: int,
+        *,
+        pixel_values: Tensor,
+        image_grid_thw: Tensor,
+        mm_token_type_ids: Tensor,
+    ) -> tuple[Packed, Any]:
+        """Where rows that fit into memory together come to lie, and what the model says of them there."""
+        _, image = torch.unique(pixel_values.flatten(1), dim=0, return_inverse=True)
+        prompt = torch.cat([image[:, None], tokens[:, :-answer]], dim=1)
+        _, prompts = torch.unique(prompt, dim=0, return_inverse=True)
+        pack = Packed.of(prompts.cpu(), attention.cpu(), answer=answer).to(tokens.device)
+        inner = next(module for module in model.modules() if isinstance(module, Qwen2_5_VLModel))
+        positions, _ = inner.get_rope_index(
+            tokens, mm_token_type_ids=mm_token_type_ids, image_grid_thw=image_grid_thw, attention_mask=attention
+        )
+        with self.accelerator.autocast():
+            outputs = model(
+                input_ids=pack.packed(tokens, padding=self._tokenizer.pad_token_id),
+                attention_mask=pack.visible(),
+                position_ids=pack.packed(positions, padding=0),
+                pixel_values=pixel_values[pack.first].flatten(0, 1),
+                image_grid_thw=image_grid_thw[pack.first],
+                shift_labels=pack.labels(tokens),
+                fused_lm_head=True,
+            )
+        return pack, outputs
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if isinstance(self.model, peft.PeftModel):
