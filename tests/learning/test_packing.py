@@ -28,17 +28,23 @@ def pack() -> Packed:
 
 
 def test_a_prompt_stands_once_before_its_answers(pack: Packed) -> None:
-    assert pack.packed(TOKENS, padding=PADDING).tolist() == [[4, 5, 6, -1, -1, -1], [5, 6, 7, 6, 7, 7]]
-    assert pack.part.tolist() == [[0, 0, 1, -1, -1, -1], [0, 1, 1, 2, 2, 2]]
-    assert pack.labels(TOKENS).tolist() == [[NO_LABEL, NO_LABEL, 9, *[NO_LABEL] * 3], [NO_LABEL, 7, 8, 7, 7, 9]]
-    assert [pack.first.tolist(), pack.packed(ATTENTION.cumsum(1), padding=0)[1].tolist()] == [
-        [1, 0],
+    assert pack.packed(TOKENS, padding=PADDING).tolist() == [[5, 6, 7, 6, 7, 7], [4, 5, 6, -1, -1, -1]]
+    assert pack.part.tolist() == [[0, 1, 1, 2, 2, 2], [0, 0, 1, -1, -1, -1]]
+    assert pack.labels(TOKENS).tolist() == [[NO_LABEL, 7, 8, 7, 7, 9], [NO_LABEL, NO_LABEL, 9, *[NO_LABEL] * 3]]
+    assert [pack.first.tolist(), pack.packed(ATTENTION.cumsum(1), padding=0)[0].tolist()] == [
+        [0, 1],
         [1, 2, 3, 2, 3, 4],
     ]
 
 
+def test_a_long_row_is_broken_between_answers(pack: Packed) -> None:
+    broken = Packed.of(torch.tensor([3, 1, 3, 3]), ATTENTION, answer=3, longest=5)
+    assert broken.packed(TOKENS, padding=PADDING).tolist() == [[5, 6, 7, -1], [4, 5, 6, -1], [5, 6, 7, 7]]
+    assert broken.unpacked(broken.labels(TOKENS)).equal(pack.unpacked(pack.labels(TOKENS)))
+
+
 def test_an_answer_sees_the_prompt_and_itself(pack: Packed) -> None:
-    seen = pack.visible()[1, 0].int().tolist()
+    seen = pack.visible()[0, 0].int().tolist()
     assert seen == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -47,7 +53,7 @@ def test_an_answer_sees_the_prompt_and_itself(pack: Packed) -> None:
         [1, 0, 0, 1, 1, 0],
         [1, 0, 0, 1, 1, 1],
     ]
-    assert pack.visible()[0, 0].any(-1).all()
+    assert pack.visible()[1, 0].any(-1).all()
 
 
 def test_values_return_to_the_tokens_they_are_of(pack: Packed) -> None:

@@ -6,6 +6,7 @@ the prompt and itself alone, at the positions it has in a row of its own: values
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -15,6 +16,8 @@ from torch import Tensor
 NO_LABEL = -100
 """Label of what predicts nothing, as transformers has it."""
 PADDING = -1
+LONGEST = 4096
+"""Tokens from which a row takes no more answers: attention grows by the square of its length."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +28,7 @@ class Packed:
     """
 
     first: Tensor
-    """(groups,) int64: a row of each prompt."""
+    """(groups,) int64: the first row of each group; a group has one prompt."""
     source: Tensor
     """(groups, length) int64: flat index of each token among those of the rows; 0 for padding."""
     part: Tensor
@@ -36,7 +39,7 @@ class Packed:
     """(n, answer) bool: tokens of answers, as opposed to padding."""
 
     @classmethod
-    def of(cls, prompts: Tensor, attention: Tensor, *, answer: int) -> Self:
+    def of(cls, prompts: Tensor, attention: Tensor, *, answer: int, longest: int = LONGEST) -> Self:
         """Plan it.
 
         Parameters
@@ -47,14 +50,15 @@ class Packed:
             (n, prompt + answer) of 0 and 1: which tokens are no padding.
         answer
             Columns of answers.
+        longest
+            Tokens of a row from which a further answer begins another row.
         """
         width, start = attention.shape[1], attention.shape[1] - answer
         answered = attention[:, start:].bool()
         lengths = answered.sum(1).tolist()
         place = torch.zeros_like(answered, dtype=torch.int64)
         first, sources, parts, groups = [], [], [], torch.zeros(len(prompts), 1, dtype=torch.int64)
-        for group, prompt in enumerate(sorted(set(prompts.tolist()))):
-            members = (prompts == prompt).nonzero().flatten().tolist()
+        for group, members in enumerate(_groups(prompts.tolist(), lengths, start - 1, longest)):
             shown = attention[members[0], : start - 1].nonzero().flatten()
             source, part, at = [shown + members[0] * width], [torch.zeros_like(shown)], len(shown)
             for number, row in enumerate(members, start=1):
@@ -102,3 +106,17 @@ class Packed:
     def unpacked(self, values: Tensor) -> Tensor:
         """(n, answer) from (groups, length): the value of each token of an answer, 0 for padding."""
         return values.flatten()[self.place].masked_fill(~self.answered, 0)
+
+
+def _groups(prompts: Sequence[int], lengths: Sequence[int], prompt_tokens: int, longest: int) -> list[list[int]]:
+    """Rows that share a prompt, in as few groups as keep within `longest` tokens where that is possible."""
+    found: list[list[int]] = []
+    room = dict.fromkeys(prompts, 0)
+    latest: dict[int, list[int]] = {}
+    for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        if room[prompt] < length or prompt not in latest:
+            latest[prompt], room[prompt] = [], longest - prompt_tokens
+            found.append(latest[prompt])
+        latest[prompt].append(row)
+        room[prompt] -= length
+    return found
