@@ -20,6 +20,7 @@ from think2seg.segmentation import Prompt, load_segmenter
 from think2seg.segmentation.architecture import load_sam_folder
 from think2seg.segmentation.attention import BiasedAttention, FoldedAttention, quicken
 from think2seg.segmentation.batches import Prompts
+from think2seg.segmentation.decoding import EncodedImages
 from think2seg.segmentation.sam import SamSegmenter
 
 
@@ -136,18 +137,31 @@ def test_the_quick_attention_is_the_librarys(pair: Path) -> None:
         torch.testing.assert_close(quick(image), plain(image), rtol=1e-4, atol=1e-4)
 
 
+def test_tiles_encoded_by_several_calls_are_told_apart(pair: Path) -> None:
+    segmenter = SamSegmenter(pair / "segmenter", digest="0123456789abcdef", dtype="float32", device="cpu")
+    lake = lake_tile()
+    tiles, prompts = (
+        [lake, np.roll(lake, 25, axis=0), np.roll(lake, 25, axis=1)],
+        [[Prompt(bbox=(18, 26, 62, 70))] * 2] * 3,
+    )
+    alone = [segmenter.draw([tile], [row])[0] for tile, row in zip(tiles, prompts, strict=True)]
+    segmenter._encoded_at_once = 2
+    for row, other in zip(segmenter.draw(tiles, prompts), alone, strict=True):
+        for one, by_itself in zip(row, other, strict=True):
+            assert (one.mask != by_itself.mask).mean() < 1e-3
+    assert (alone[0][0].mask != alone[1][0].mask).mean() > 0.01
+
+
 def test_out_of_memory_halves_the_calls_and_goes_on(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = SamSegmenter(pair / "segmenter", digest="0123456789abcdef", dtype="float32", device="cpu")
     tiles, prompts = [lake_tile()] * 2, [[Prompt(bbox=(18, 26, 62, 70))] * 3] * 2
     whole = segmenter.draw(tiles, prompts)
     before = segmenter._decode
 
-    def fails_when_large(
-        embeddings: torch.Tensor, slots: list[int], some: Prompts
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(slots) > 2:
+    def fails_when_large(embeddings: EncodedImages, some: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(embeddings.source) > 2:
             raise torch.OutOfMemoryError("tried to allocate 20.00 GiB")
-        return before(embeddings, slots, some)
+        return before(embeddings, some)
 
     monkeypatch.setattr(segmenter, "_decode", fails_when_large)
     drawn = segmenter.draw(tiles, prompts)

@@ -95,6 +95,17 @@ def test_instances_of_several_tiles_are_decoded_together(small: Sam2Segmenter) -
     assert same(*drawn[0])
 
 
+def test_tiles_encoded_by_several_calls_are_told_apart(small: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    tiles = [rng.integers(0, 255, (96, 96, 3), dtype=np.uint8) for _ in range(3)]
+    prompts = [[Prompt(bbox=(20, 30, 70, 80))]] * 3
+    alone = [segmented[0] for tile, row in zip(tiles, prompts, strict=True) for segmented in small.draw([tile], [row])]
+    monkeypatch.setattr(small, "_encoded_at_once", 2)
+    for (one,), by_itself in zip(small.draw(tiles, prompts), alone, strict=True):
+        assert (one.mask != by_itself.mask).mean() < 1e-2
+        assert one.score == pytest.approx(by_itself.score, abs=1e-4)
+
+
 def test_half_precision_encoding_draws_nearly_the_same(folder: Path, small: Sam2Segmenter) -> None:
     half = Sam2Segmenter(folder, digest="0123456789abcdef", dtype="bfloat16", device="cpu")
     ((coarse,),), ((fine,),) = (one.draw([lake_tile()], [[prompt_of()]]) for one in (half, small))

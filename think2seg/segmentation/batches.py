@@ -49,12 +49,12 @@ class BatchedSegmenter[Embeddings](ABC):
         """Embeddings of `tiles`, which are as many as fit in one call."""
 
     @abstractmethod
-    def _joined(self, parts: Sequence[Embeddings], count: int) -> Embeddings:
-        """The first `count` embeddings of several calls as one."""
+    def _gathered(self, calls: Sequence[Embeddings], places: Sequence[tuple[int, int]]) -> Embeddings:
+        """Embeddings of n images; a place is the number of a call and that of an image in it."""
 
     @abstractmethod
-    def _decode(self, embeddings: Embeddings, slots: list[int], prompts: Prompts) -> tuple[Tensor, Tensor]:
-        """Mask logits (n, h, w) and scores (n,) of n prompts; `slots` are the positions of their embeddings."""
+    def _decode(self, embeddings: Embeddings, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """Mask logits (n, h, w) and scores (n,) of n prompts, each upon its own image."""
 
     def draw(self, tiles: Sequence[npt.NDArray[np.uint8]], prompts: Sequence[Sequence[Prompt]]) -> list[list[Drawn]]:
         """One mask per prompt of each tile; see `Segmenter.draw`."""
@@ -87,16 +87,18 @@ class BatchedSegmenter[Embeddings](ABC):
                 self._decoded_at_once = max(1, self._decoded_at_once // 2)
                 _log.warning("%s is out of memory: drawing %d at a time", self._device, self._decoded_at_once)
 
-    def _encoded(self, tiles: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
+    def _encoded(self, tiles: Sequence[npt.NDArray[np.uint8]]) -> list[Embeddings]:
+        """What each call makes of its tiles."""
         full = [*tiles] + [tiles[-1]] * (-len(tiles) % self._encoded_at_once)
-        return self._joined([self._encode(part) for part in batched(full, self._encoded_at_once)], len(tiles))
+        return [self._encode(part) for part in batched(full, self._encoded_at_once)]
 
-    def _decoded(self, embeddings: Embeddings, jobs: list[_Job]) -> Iterator[tuple[_Job, Drawn]]:
+    def _decoded(self, calls: Sequence[Embeddings], jobs: list[_Job]) -> Iterator[tuple[_Job, Drawn]]:
         for _, alike in groupby(sorted(jobs, key=_shape), key=_shape):
             for part in batched(alike, self._decoded_at_once):
                 full = part + part[-1:] * (self._decoded_at_once - len(part))
                 prompts = Prompts.of([job.prompt for job in full], self._device)
-                logits, scores = self._decode(embeddings, [job.slot for job in full], prompts)
+                embeddings = self._gathered(calls, [divmod(job.slot, self._encoded_at_once) for job in full])
+                logits, scores = self._decode(embeddings, prompts)
                 for job, low, score in zip(part, logits, scores.tolist(), strict=False):
                     yield job, Drawn(mask=self._mask(low, job.tile_px), score=min(max(score, 0.0), 1.0))
 

@@ -52,13 +52,11 @@ class SamSegmenter(BatchedSegmenter[EncodedImages]):
         pixels = self._sam.preprocess(torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2))
         return EncodedImages.of(self._sam, self._sam.image_encoder(pixels.to(self._dtype)).float())
 
-    def _joined(self, parts: Sequence[EncodedImages], count: int) -> EncodedImages:
-        return EncodedImages.joined(parts).at(slice(count))
+    def _gathered(self, calls: Sequence[EncodedImages], places: Sequence[tuple[int, int]]) -> EncodedImages:
+        return EncodedImages.joined([calls[call].at(slice(image, image + 1)) for call, image in places])
 
-    def _decode(self, embeddings: EncodedImages, slots: list[int], prompts: Prompts) -> tuple[Tensor, Tensor]:
-        return decode_prompts(
-            self._sam, embeddings.at(slots), boxes=prompts.boxes, points=prompts.points, labels=prompts.labels
-        )
+    def _decode(self, embeddings: EncodedImages, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        return decode_prompts(self._sam, embeddings, boxes=prompts.boxes, points=prompts.points, labels=prompts.labels)
 
 
 def load_checkpoint(path: Path) -> Sam:

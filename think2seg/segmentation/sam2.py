@@ -50,14 +50,15 @@ class Sam2Segmenter(BatchedSegmenter[list[Tensor]]):
         no_memory = self._model.no_memory_embedding.reshape(1, -1, 1, 1)
         return [decoder.conv_s0(fine), decoder.conv_s1(middle), coarse + no_memory]
 
-    def _joined(self, parts: Sequence[list[Tensor]], count: int) -> list[Tensor]:
-        return [torch.cat(level)[:count] for level in zip(*parts, strict=True)]
+    def _gathered(self, calls: Sequence[list[Tensor]], places: Sequence[tuple[int, int]]) -> list[Tensor]:
+        images = ([level[image] for level in calls[call]] for call, image in places)
+        return [torch.stack(level) for level in zip(*images, strict=True)]
 
-    def _decode(self, embeddings: list[Tensor], slots: list[int], prompts: Prompts) -> tuple[Tensor, Tensor]:
+    def _decode(self, embeddings: list[Tensor], prompts: Prompts) -> tuple[Tensor, Tensor]:
         """One prompt for each of n images, as the model sees it."""
         boxes, points, labels = (None if part is None else part.unsqueeze(1) for part in prompts)
         outputs = self._model(
-            image_embeddings=[level[slots] for level in embeddings],
+            image_embeddings=embeddings,
             input_boxes=boxes,
             input_points=points,
             input_labels=None if labels is None else labels.int(),
