@@ -69,12 +69,13 @@ class SegmenterShape:
 
     parameters: int
     heads: int
-    """Attention heads of a global layer over 64 × 64 patches whose scores are held at once; 0 where none are."""
+    """Attention heads of a global layer over 64 × 64 patches whose scores are held, on a CPU one by one; 0: of none."""
 
     def need(self, *, dtype: str, device: torch.device) -> Need:
         """Memory for the calls that this project makes on `device`."""
         encoded, decoded = calls_at_once(device)
-        scores = encoded * self.heads * 4096**2 * BYTES[dtype]
+        heads = min(self.heads, 1) if device.type == "cpu" else self.heads
+        scores = encoded * heads * 4096**2 * BYTES[dtype]
         maps = encoded * _IMAGE_BYTES
         return Need(
             weights=self.parameters * BYTES[dtype],
