@@ -9,6 +9,9 @@ from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import Tensor, cat, einsum, eye
 from torch.nn.functional import scaled_dot_product_attention
 
+SCORES_AT_ONCE = 1 << 24
+"""Entries of an attention map, over several heads, whose bias is made at once: one head of 64 × 64 patches."""
+
 
 class FoldedAttention(Attention):  # type: ignore[misc]  # the library is untyped
     """The library's attention with its relative positions folded into queries and keys, for training.
@@ -38,7 +41,7 @@ class BiasedAttention(Attention):  # type: ignore[misc]  # the library is untype
     """The library's attention with its relative positions as the bias of a fused kernel, for inference.
 
     On two CPU cores a block that looks at everything takes 8 ms of attention in place of 15 with positions folded into
-    queries and keys, and of 24 in the library's way (784 tokens, 5 heads). Only one head's map is held at a time.
+    queries and keys, and of 24 in the library's way (784 tokens, 5 heads). Large maps are held head by head.
     """
 
     rows: Tensor
@@ -51,8 +54,9 @@ class BiasedAttention(Attention):  # type: ignore[misc]  # the library is untype
         on_grid = query.reshape(batch, self.num_heads, height, width, -1)
         rows = einsum("bnhwc,hkc->bnhwk", on_grid, self.rows).contiguous()
         columns = einsum("bnhwc,wkc->bnhwk", on_grid, self.columns).contiguous()
-        parts = (part.split(1, dim=1) for part in (query, key, value, rows, columns))
-        attended = cat([self._attended(*head) for head in zip(*parts, strict=True)], dim=1)
+        at_once = max(1, SCORES_AT_ONCE // (height * width) ** 2)
+        parts = (part.split(at_once, dim=1) for part in (query, key, value, rows, columns))
+        attended = cat([self._attended(*heads) for heads in zip(*parts, strict=True)], dim=1)
         projected: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
         return projected
 
