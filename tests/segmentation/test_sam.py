@@ -127,7 +127,9 @@ def test_folded_attention_equals_the_library_s(learning: bool) -> None:
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
 
 
-def test_the_quick_attention_is_the_librarys(pair: Path) -> None:
+@pytest.mark.parametrize("at_once", [1 << 24, 1], ids=["maps held whole", "head by head"])
+def test_the_quick_attention_is_the_librarys(pair: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("think2seg.segmentation.attention.SCORES_AT_ONCE", at_once)
     plain = load_sam_folder(pair / "segmenter").image_encoder
     quick = load_sam_folder(pair / "segmenter").image_encoder
     quicken(quick)
