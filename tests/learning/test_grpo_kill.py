@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,9 @@ def killed_after_a_checkpoint(conf: Path, run: Path) -> None:
 
 
 def test_a_killed_reinforcement_resumes_to_the_weights_of_an_uninterrupted_one(pair: Path, tmp_path: Path) -> None:
-    sections = {"steps": STEPS, "checkpoint_steps": 1, "compare_questions": 2, "evaluate_questions": 1}
+    rollouts = {"per_question": 3, "max_new_tokens": 40, "engine": "local"}
+    few = {"steps": STEPS, "checkpoint_steps": 1, "compare_questions": 2, "evaluate_questions": 1}
+    sections: dict[str, Any] = {**few, "rollouts": rollouts}
     conf = training_file(tmp_path, pair, "cut", **sections)
     run = RunFolder(path=tmp_path / "runs" / "cut")
     killed_after_a_checkpoint(conf, run.path)

@@ -157,8 +157,9 @@ class RolloutSettings(Strict):
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int | None = Field(None, ge=1)
     """None for what the prompter's own description says."""
-    engine: Literal["transformers", "vllm", "vllm-server"] = "transformers"
-    """Who generates: the training processes, vLLM within them, or a vLLM server."""
+    engine: Literal["transformers", "local", "vllm", "vllm-server"] = "transformers"
+    """Who generates: transformers or the batching of `models.prompter: {kind: local}` in the training processes, vLLM
+    within them, or a vLLM server."""
     vllm_memory_share: float = Field(0.3, gt=0, lt=1)
     """Share of each GPU that vLLM within the training processes may take."""
     vllm_server: str = "http://localhost:8000"
@@ -262,6 +263,8 @@ class GrpoSettings(Strict):
             raise ValueError("data.earthreason and data.reviewed: give one of them")
         if getattr(self, wanted) is None or getattr(self, other) is not None:
             raise ValueError(f"with this data a reinforcement is measured in {wanted}: give {wanted}, not {other}")
+        if self.rollouts.engine == "local" and self.lora is not None:
+            raise ValueError("rollouts.engine: local samples from the weights themselves: use transformers with lora")
         if self.update.answers * self.update.passes % self.rollouts.per_question:
             raise ValueError(
                 f"update.answers × update.passes = {self.update.answers * self.update.passes} is no multiple of "

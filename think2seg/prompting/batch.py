@@ -6,9 +6,10 @@ one by one, steps are taken by groups of rows of one fixed number, and a row loo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from think2seg.prompting.presence import TokenClasses
 from think2seg.prompting.vision import VisionEncoder
 
 type Frame = npt.NDArray[np.uint8]
+type Choice = Callable[[Tensor], Tensor]
+"""The next token of every row, (n,) int64, from its logits (n, vocabulary)."""
 type Coming = Iterator[tuple[int, Frame, tuple[int, ...]]]
 """Number of an ask, its frame, the questions about it."""
 _GROUP_ON_CPU = 16
@@ -41,6 +44,20 @@ class Script:
     positions: Tensor
     """(3, h + image + t) int64: positions of all tokens in time, height and width."""
 
+    @classmethod
+    def of(cls, tokens: Tensor, model: Any, grid: Tensor) -> Self:
+        """From a whole prompt (n,) int64 for a Qwen2.5-VL, whose image has a `grid` (1, 3) of patches."""
+        image = tokens == model.config.image_token_id
+        places = image.nonzero()[:, 0]
+        positions, _ = model.model.get_rope_index(
+            tokens[None], mm_token_type_ids=image[None].int(), image_grid_thw=grid
+        )
+        return cls(
+            head=tokens[: int(places[0])].to(model.device),
+            tail=tokens[int(places[-1]) + 1 :].to(model.device),
+            positions=positions[:, 0].to(model.device),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -49,6 +66,8 @@ class Limits:
     ends: frozenset[int]
     """Tokens that end it."""
     max_new_tokens: int
+    at_tag: bool = True
+    """Whether its closing tag ends it, too."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,15 +85,21 @@ class Row:
     finish: Finish | None = None
 
     def take(self, token: int, piece: str, limits: Limits) -> bool:
-        """Note the next token; whether the answer ends with it. What follows a closing answer tag is never read."""
+        """Note the next token; whether the answer ends with it."""
         self.tokens.append(token)
         self.decision.read(piece)
         self.text += piece
-        if token in limits.ends or (_OPENS in self.text and _CLOSES in self.text.partition(_OPENS)[2]):
+        closed = limits.at_tag and _OPENS in self.text and _CLOSES in self.text.partition(_OPENS)[2]
+        if token in limits.ends or closed:
             self.finish = "stop"
         elif len(self.tokens) == limits.max_new_tokens:
             self.finish = "length"
         return self.finish is not None
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The greedy choice."""
+    return logits.argmax(dim=-1)
 
 
 class Batch:
@@ -89,6 +114,7 @@ class Batch:
         limits: Limits,
         *,
         rows: int,
+        choose: Choice = likeliest,
     ) -> None:
         """Allocate a batch of at least `rows` rows, on a CPU of whole groups."""
         on_cpu = decoder.device.type == "cpu"
@@ -96,7 +122,7 @@ class Batch:
         self.n_rows = -(-rows // self._group) * self._group
         self._at_once = 1 if on_cpu else min(_TILES_AT_ONCE, self.n_rows)
         self._decoder, self._vision, self._classes, self._limits = decoder, vision, classes, limits
-        self._scripts = scripts
+        self._scripts, self._choice = scripts, choose
         longest = max(script.positions.shape[1] for script in scripts)
         positions = -(-(longest + limits.max_new_tokens) // WINDOW_TOKENS) * WINDOW_TOKENS
         self._cache = decoder.cache(self.n_rows, positions)
@@ -195,8 +221,8 @@ class Batch:
         self._slots = [None if row and row.finish else row for row in self._slots]
 
     def _choose(self, rows: Sequence[Row | None], logits: Tensor) -> None:
-        """Give every row its likeliest token."""
-        chosen = logits.argmax(dim=-1).tolist()
+        """Give every row its next token."""
+        chosen = self._choice(logits).tolist()
         for row, token, scores in zip(rows, chosen, logits, strict=False):
             if row is None:
                 continue

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 import transformers
 from PIL import Image
-from torch import Tensor
 from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from think2seg.errors import ModelError
@@ -134,16 +133,7 @@ class LocalPrompter:
                 "The frame's side must be a multiple of a merged patch, and within the processor's limits.",
                 "Correct frame_px in the folder's think2seg.json, or the sizes in its preprocessor configuration.",
             )
-        tokens: Tensor = inputs["input_ids"][0]
-        places = (tokens == self._model.config.image_token_id).nonzero()[:, 0]
-        positions, _ = self._model.model.get_rope_index(
-            inputs["input_ids"], mm_token_type_ids=inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"]
-        )
-        return Script(
-            head=tokens[: int(places[0])].to(self._device),
-            tail=tokens[int(places[-1]) + 1 :].to(self._device),
-            positions=positions[:, 0].to(self._device),
-        )
+        return Script.of(inputs["input_ids"][0], self._model, self._vision.grid)
 
     def _make_smaller(self, scripts: Sequence[Script], error: torch.OutOfMemoryError) -> None:
         """Halve the batch; ModelError where it cannot be."""

@@ -22,11 +22,13 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from think2seg.config import LocalPrompter
-from think2seg.errors import ModelError
+from think2seg.errors import ModelError, TrainingError
 from think2seg.learning.grpo.packing import Packed
+from think2seg.learning.grpo.rollouts import Rollouts
 from think2seg.learning.precision import in_bfloat16
 from think2seg.learning.settings import GrpoSettings, LoraSettings
 from think2seg.prompting import Template, template_for
+from think2seg.prompting.batch import Limits
 from think2seg.prompting.folder import DESCRIPTION, PrompterDescription, read_description
 from think2seg.registry import prompter_weights
 from think2seg.segmentation.devices import load_whole
@@ -125,12 +127,35 @@ class MaskTrainer(GRPOTrainer):
     training would go on from the first weights with the optimiser of later ones.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, frame_px: int | None = None, **options: Any) -> None:
+        """As its base; where `frame_px` is given, answers are sampled by `Rollouts`."""
         super().__init__(**options)
         for model in (self.model, self.ref_model):
             for module in () if model is None else model.modules():
                 if type(module) in _CHEAPER:
                     module.__class__ = _CHEAPER[type(module)]
+        self._rollouts: Rollouts | None = None
+        if frame_px is not None:
+            if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+                raise TrainingError(
+                    "rollouts.engine: local does not run where weights are divided among processes.",
+                    "Every process samples from the whole weights.",
+                    "Give rollouts.engine: vllm, vllm-server or transformers.",
+                )
+            self._rollouts = Rollouts(
+                self.accelerator.unwrap_model(self.model),
+                self.processing_class,
+                Limits(
+                    ends=frozenset(self.eos_token_ids), max_new_tokens=self.args.max_completion_length, at_tag=False
+                ),
+                temperature=self.temperature,
+                frame_px=frame_px,
+            )
+
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, *rest: Any, **options: Any) -> Any:
+        if self._rollouts is None:
+            return super()._generate_single_turn(prompt_ids, images, *rest, **options)  # type: ignore[no-untyped-call]
+        return self._rollouts.sample(prompt_ids, [image for (image,) in images]), None
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -236,7 +261,7 @@ def grpo_config(settings: GrpoSettings, folder: Path, *, max_new_tokens: int) ->
         num_generations=rollouts.per_question,
         temperature=rollouts.temperature,
         max_completion_length=rollouts.max_new_tokens or max_new_tokens,
-        use_vllm=rollouts.engine != "transformers",
+        use_vllm=rollouts.engine.startswith("vllm"),
         vllm_mode="server" if rollouts.engine == "vllm-server" else "colocate",
         vllm_gpu_memory_utilization=rollouts.vllm_memory_share,
         vllm_server_base_url=rollouts.vllm_server if rollouts.engine == "vllm-server" else None,

@@ -121,6 +121,7 @@ def _trainer(
     scorer = Scorer(segmenter, frame_px=frame_px, unknown_reasoning=start.description.unknown_reasoning)
     model, processor = start.load(settings)
     trainer = MaskTrainer(
+        frame_px=frame_px if settings.rollouts.engine == "local" else None,
         model=model,
         processing_class=processor,
         reward_funcs=MaskReward(scorer, task, shuffle_seed=settings.seed if settings.shuffle_rewards else None),
