@@ -50,14 +50,21 @@ def test_the_likeliest_answers_are_those_of_generate_as_the_weights_move(
     assert [len(first), before != after] == [6, True]
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely(pair: Path) -> None:
-    folder, size = pair / "prompter", 400
+@pytest.fixture(scope="module")
+def asked(pair: Path) -> tuple[Any, Any, Any, Image.Image]:
+    """Model, processor, the inputs of one question, and its image."""
+    folder = pair / "prompter"
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     image = Image.new("RGB", (read_description(folder).frame_px,) * 2, "navy")
     messages = template_for(LocalPrompter(path=str(folder)), folder).messages("open water")
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    inputs = processor(text=[text], images=[image], return_tensors="pt")
+    return model, processor, processor(text=[text], images=[image], return_tensors="pt"), image
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely(asked: tuple[Any, Any, Any, Image.Image]) -> None:
+    model, processor, inputs, image = asked
+    size = 400
     with torch.no_grad():
         logits = model(**inputs).logits[0, -1]
     limits = Limits(ends=frozenset(), max_new_tokens=1)
@@ -70,6 +77,15 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(pair: Path) -> None:
     spread = float((size * likely[token] * (1 - likely[token])).sqrt())
     assert abs(int(counts[token]) - size * float(likely[token])) < 4 * spread
     assert int((counts > 0).sum()) > 20
+
+
+def test_answers_that_all_end_at_once_make_room_for_the_rest(asked: tuple[Any, Any, Any, Image.Image]) -> None:
+    model, processor, inputs, image = asked
+    limits = Limits(ends=frozenset(), max_new_tokens=3)
+    rollouts = Rollouts(model, processor, limits, temperature=1.0, frame_px=image.width)
+    other = Image.new("RGB", image.size, "white")
+    drawn = rollouts.sample([inputs["input_ids"][0].tolist()] * 80, [image] * 32 + [other] * 48)
+    assert [len(tokens) for tokens in drawn] == [3] * 80
 
 
 def test_adapters_are_refused(pair: Path, tmp_path: Path) -> None:

@@ -88,6 +88,12 @@ def test_images_are_encoded_as_transformers_does(which: str, request: pytest.Fix
     torch.testing.assert_close(encoded, torch.stack(theirs), rtol=1e-4, atol=1e-3)
 
 
+def test_tiles_that_are_alike_end_at_once_and_those_behind_them_are_asked_all_the_same(small: LocalPrompter) -> None:
+    replies = small.ask([np.full((64, 64, 3), 90, np.uint8)] * 40, "open water")
+    assert len(replies) == 40
+    assert len({reply.text for reply in replies}) == 1
+
+
 def test_what_all_questions_share_is_computed_once(small: LocalPrompter, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     before = Batch._read_images

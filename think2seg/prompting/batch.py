@@ -140,7 +140,7 @@ class Batch:
 
     @property
     def idle(self) -> bool:
-        """Whether no answer is under way."""
+        """Whether no answer is under way; once filled, that nothing more comes."""
         return not self._unplaced and not any(self._slots)
 
     def unfinished(self) -> list[Row]:

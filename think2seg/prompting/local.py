@@ -95,9 +95,11 @@ class LocalPrompter:
         self._idle = None
         while True:
             ended: list[Row] = []
+            idle = False
             try:
                 batch = batch or self._batch(scripts)
                 batch.fill(coming)
+                idle = batch.idle
                 batch.step()
                 ended = batch.take_ended()
             except torch.OutOfMemoryError as error:
@@ -108,7 +110,7 @@ class LocalPrompter:
                 batch = None
             for row in ended:
                 yield Answered(ask=row.ask, question=row.question, reply=self._reply(row))
-            if batch and batch.idle:
+            if batch and idle:
                 self._idle = asked, batch
                 return
 

@@ -57,8 +57,9 @@ def _ended(batch: Batch, coming: Coming) -> Iterator[tuple[int, list[int]]]:
     """Number and tokens of every answer, as they end."""
     while True:
         batch.fill(coming)
+        idle = batch.idle
         batch.step()
         for row in batch.take_ended():
             yield row.question, row.tokens
-        if batch.idle:
+        if idle:
             return
