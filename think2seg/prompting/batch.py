@@ -140,7 +140,7 @@ class Batch:
 
     @property
     def idle(self) -> bool:
-        """Whether no answer is under way; once filled, that nothing more comes."""
+        """Whether no answer is under way."""
         return not self._unplaced and not any(self._slots)
 
     def unfinished(self) -> list[Row]:
@@ -152,6 +152,16 @@ class Batch:
         """Rows that have ended since this was last asked."""
         ended, self._ended = self._ended, []
         return ended
+
+    def advance(self, coming: Coming) -> bool:
+        """Fill the batch, then add a token to every row; False where no answer is under way and nothing more comes.
+
+        Looked at after the step, a batch is idle as well when all its answers ended at once, with tiles still to come.
+        """
+        self.fill(coming)
+        under_way = not self.idle
+        self.step()
+        return under_way
 
     @torch.inference_mode()
     def fill(self, coming: Coming) -> None:

@@ -95,12 +95,10 @@ class LocalPrompter:
         self._idle = None
         while True:
             ended: list[Row] = []
-            idle = False
+            under_way = True
             try:
                 batch = batch or self._batch(scripts)
-                batch.fill(coming)
-                idle = batch.idle
-                batch.step()
+                under_way = batch.advance(coming)
                 ended = batch.take_ended()
             except torch.OutOfMemoryError as error:
                 if batch:
@@ -110,7 +108,7 @@ class LocalPrompter:
                 batch = None
             for row in ended:
                 yield Answered(ask=row.ask, question=row.question, reply=self._reply(row))
-            if batch and idle:
+            if batch and not under_way:
                 self._idle = asked, batch
                 return
 

@@ -55,11 +55,8 @@ class Rollouts:
 
 def _ended(batch: Batch, coming: Coming) -> Iterator[tuple[int, list[int]]]:
     """Number and tokens of every answer, as they end."""
-    while True:
-        batch.fill(coming)
-        idle = batch.idle
-        batch.step()
+    under_way = True
+    while under_way:
+        under_way = batch.advance(coming)
         for row in batch.take_ended():
             yield row.question, row.tokens
-        if idle:
-            return
