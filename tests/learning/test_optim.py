@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from think2seg.learning import optim
-from think2seg.learning.optim import AsItIs
+from think2seg.learning.optim import AsItIs, Optimisers, Rates
 
 
 def stepped(context: AbstractContextManager[object]) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,13 +43,12 @@ def test_muon_multiplies_nothing_in_bfloat16_within(monkeypatch: pytest.MonkeyPa
     assert set(formats) == {torch.float32}
 
 
-@pytest.mark.parametrize("instructions", [True, False])
-def test_optimisers_orthogonalise_in_what_the_processor_has(monkeypatch: pytest.MonkeyPatch, instructions: bool):
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_optimisers_orthogonalise_in_what_they_are_told(monkeypatch: pytest.MonkeyPatch, bfloat16: bool):
     formats = []
-    monkeypatch.setattr(optim, "in_bfloat16", lambda wanted: instructions)
     layer = nn.Linear(8, 6, bias=False)
-    optimisers = optim.Optimisers([layer], optim.Rates(), is_matrix=lambda _, p: p.ndim == 2)
+    optimisers = Optimisers([layer], Rates(), is_matrix=lambda _, p: p.ndim == 2, bfloat16=bfloat16)
     addmm = torch.addmm
     monkeypatch.setattr(torch, "addmm", lambda *a, **k: (formats.append(a[0].dtype), addmm(*a, **k))[1])
     optimisers.update(layer(torch.ones(2, 8)).sum(), 1.0)
-    assert set(formats) == {torch.bfloat16 if instructions else torch.float32}
+    assert set(formats) == {torch.bfloat16 if bfloat16 else torch.float32}

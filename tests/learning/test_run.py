@@ -26,7 +26,7 @@ class Regression:
 
     def __init__(self, model: nn.Module, *, name: str = "first", steps: int = 12, killed_at: int | None = None) -> None:
         self.name, self.steps, self._killed_at, self._model = name, steps, killed_at, model
-        self.optimisers = Optimisers([model], Rates(), is_matrix=lambda _, p: p.ndim == 2)
+        self.optimisers = Optimisers([model], Rates(), is_matrix=lambda _, p: p.ndim == 2, bfloat16=False)
 
     def batches(self, start: int) -> Iterator[int]:
         return prefetch(int, start=start, stop=self.steps, workers=0)

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from think2seg.learning.precision import in_bfloat16
-
 
 def cosine_scale(step: int, steps: int, *, warm_steps: int = 60, floor: float = 0.05) -> float:
     """Factor on the base rate at `step` of `steps`: a linear rise, then half a cosine from 1 down to `floor`."""
@@ -53,7 +51,15 @@ class Optimisers:
     Source: K. Jordan et al., Muon (2024), as in `torch.optim.Muon`, with the update's RMS matched to AdamW's.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], rates: Rates, *, is_matrix: Callable[[str, Tensor], bool]) -> None:
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        rates: Rates,
+        *,
+        is_matrix: Callable[[str, Tensor], bool],
+        bfloat16: bool,
+    ) -> None:
+        """`is_matrix`: which parameters, by name, Muon steps; `bfloat16`: whether it multiplies in that format."""
         self._rates = rates
         matrices: list[nn.Parameter] = []
         plain: list[nn.Parameter] = []
@@ -62,7 +68,7 @@ class Optimisers:
             for name, parameter in module.named_parameters():
                 group = matrices if is_matrix(name, parameter) else plain if parameter.ndim > 1 else vectors
                 group.append(parameter)
-        self._step_within = nullcontext if in_bfloat16(None) else AsItIs
+        self._step_within = nullcontext if bfloat16 else AsItIs
         groups: list[dict[str, Any]] = [{"params": plain}, {"params": vectors, "weight_decay": 0.0}]
         self._parameters = [*matrices, *plain, *vectors]
         self._optimisers: list[tuple[float, torch.optim.Optimizer]] = [

@@ -125,7 +125,9 @@ class _PrompterStage:
         self._loss = AnswerLoss(batches.vocabulary)
         self._heads_only = isinstance(stage, WarmUpSettings) and stage.heads_only
         taught = [module for name, module in modules.named().items() if not (self._heads_only and name == "model")]
-        self.optimisers = Optimisers(taught, Rates(**stage.rates.model_dump()), is_matrix=_is_matrix)
+        self._bfloat16 = in_bfloat16(settings.bfloat16)
+        rates = Rates(**stage.rates.model_dump())
+        self.optimisers = Optimisers(taught, rates, is_matrix=_is_matrix, bfloat16=self._bfloat16)
 
     def batches(self, start: int) -> Iterator[PrompterBatch]:
         """Batches from step `start` on."""
@@ -142,7 +144,7 @@ class _PrompterStage:
         return loss + VISION_WEIGHT * vision_loss, {**metrics, "vision_box": vision_metrics["box"]}
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16(self._settings.bfloat16))
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16)
 
 
 class WarmUpStage(_PrompterStage):

@@ -189,7 +189,9 @@ class SegmenterStage:
         self._settings = settings
         self._held_out = held_out
         self._batches = MaskBatches(source=source, seed=settings.seed, images=self.images, instances=settings.instances)
-        self.optimisers = Optimisers([sam], Rates(**settings.stage.rates.model_dump()), is_matrix=_is_matrix)
+        self._bfloat16 = in_bfloat16(settings.bfloat16)
+        rates = Rates(**settings.stage.rates.model_dump())
+        self.optimisers = Optimisers([sam], rates, is_matrix=_is_matrix, bfloat16=self._bfloat16)
 
     def batches(self, start: int) -> Iterator[MaskBatch]:
         """Batches from step `start` on."""
@@ -198,7 +200,7 @@ class SegmenterStage:
     def update(self, batch: MaskBatch, scale: float) -> Metrics:
         """One step; returns its losses."""
         self._sam.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16(self._settings.bfloat16)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
             logits, scores = draw(self._sam, batch)
         loss, metrics = mask_loss(logits, scores, batch)
         return {**metrics, "gradient": self.optimisers.update(loss, scale)}
