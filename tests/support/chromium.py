@@ -68,8 +68,10 @@ class Tab:
         return result
 
     def open(self, url: str) -> Self:
+        """Go there, and wait until all of the new page is loaded."""
+        self.value("void (window.left = true)")
         self.send("Page.navigate", url=url)
-        while self.value("document.readyState") != "complete" or self.value("location.href") == "about:blank":
+        while self.value("window.left === true || document.readyState !== 'complete'"):
             continue
         return self
 
