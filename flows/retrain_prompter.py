@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from prefect import State, flow, get_client, pause_flow_run, task
 from prefect.artifacts import create_markdown_artifact
@@ -129,7 +130,8 @@ def retrain_prompter(
         config: A training file of kind grpo.
         overrides: `key.path=value` for any field of it.
         samples: Store of reviewed samples to learn from, too; default what the training file says.
-        name: Names the training; a run of a name that was interrupted resumes. Default: from the scheduled time.
+        name: Names the training, and draws its questions: other names ask others. A run of a name that was
+            interrupted resumes. Default: from the scheduled time.
         frozen_set: Folder of the gate's frozen set in EarthReason's layout; default: simulated scenes and as many
             tiles of the embedded imagery's held-out part.
         scenes: How many scenes.
@@ -149,7 +151,8 @@ def retrain_prompter(
     with concurrency(ONE_AT_A_TIME, occupy=1, strict=True):
         registry = open_registry()
         reviewed = [f"data.reviewed={samples}"] if samples else []
-        trained = train(name, config, [*reviewed, *(overrides or [])])
+        questions = f"seed={crc32(name.encode()) % 2**31}"
+        trained = train(name, config, [questions, *reviewed, *(overrides or [])])
         version = register_candidate(registry, Path(trained["run"]), Path(trained["export"]))
         verdict = gate(registry, version, frozen_set, scenes, Path(trained["run"]) / "gate")
         if not verdict.passed:

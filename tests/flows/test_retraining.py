@@ -112,7 +112,7 @@ def test_what_passes_is_promoted_and_the_next_run_uses_it(
 def test_what_the_gate_refuses_is_not_promoted(orchestra: Orchestra, registry: Registry, retrain: Any) -> None:
     state = retrain(name="worse", passes=False, samples="out/samples", overrides=["seed=7"])
     assert state.is_completed()
-    assert retrain.told == [["data.reviewed=out/samples", "seed=7"]]
+    assert retrain.told[0][1:] == ["data.reviewed=out/samples", "seed=7"]
     assert state.message == "think2seg-prompter/2 is refused. Measurably worse: gIoU 0.400 to 0.300."
     assert aliases(registry) == {"champion": 1, "candidate": 2}
     (event,) = events(orchestra, "think2seg.model.refused")
@@ -145,6 +145,15 @@ def test_a_person_may_decline(registry: Registry, retrain: Any, monkeypatch: pyt
     assert asked[0]["wait_for_input"] is retraining.Approval
     assert "was not approved: it sees lakes in car parks" in state.message
     assert aliases(registry) == {"champion": 1, "candidate": 2}
+
+
+def test_each_retraining_asks_questions_of_its_own(registry: Registry, retrain: Any) -> None:
+    for name in ("monday", "tuesday", "monday"):
+        retrain(name=name, passes=False)
+    monday, tuesday, again = (told[0] for told in retrain.told)
+    assert monday.startswith("seed=")
+    assert monday == again
+    assert monday != tuesday
 
 
 def test_a_name_is_no_path(registry: Registry, retrain: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-SCENES = 400
+SCENES = 800
 """Simulated scenes of the gate's own set, and as many tiles of the embedded imagery."""
 
 
