@@ -112,7 +112,7 @@ def test_what_passes_is_promoted_and_the_next_run_uses_it(
 def test_what_the_gate_refuses_is_not_promoted(orchestra: Orchestra, registry: Registry, retrain: Any) -> None:
     state = retrain(name="worse", passes=False, samples="out/samples", overrides=["seed=7"])
     assert state.is_completed()
-    assert retrain.told[0][1:] == ["data.reviewed=out/samples", "seed=7"]
+    assert [told[1:] for told in retrain.told] == [["data.reviewed=out/samples", "seed=7"]]
     assert state.message == "think2seg-prompter/2 is refused. Measurably worse: gIoU 0.400 to 0.300."
     assert aliases(registry) == {"champion": 1, "candidate": 2}
     (event,) = events(orchestra, "think2seg.model.refused")

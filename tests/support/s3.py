@@ -5,28 +5,27 @@ from __future__ import annotations
 import logging
 import urllib.request
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock, Thread
-from typing import TYPE_CHECKING
+from threading import Thread
 
 import pytest
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SECRET = "planted-s3-secret-2f7c"
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Serve S3; yields the endpoint. The environment names it, with credentials, until the end."""
+    """Serve S3; yields the endpoint. The environment names it, with credentials, until the end.
+
+    One request at a time: S3 decides `If-None-Match: *` indivisibly, moto looks first and writes then.
+    """
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    application = _one_at_a_time(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, application, threaded=False, request_handler=MotoRequestHandler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
@@ -51,14 +50,3 @@ def new_bucket(endpoint: str) -> str:
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status == 200
     return f"s3://{name}/monitors/water.zarr"
-
-
-def _one_at_a_time(application: WSGIApplication) -> WSGIApplication:
-    """S3 decides `If-None-Match: *` indivisibly; moto looks first and writes then, in as many threads as ask."""
-    lock = Lock()
-
-    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        with lock:
-            return application(environ, start_response)
-
-    return answer
