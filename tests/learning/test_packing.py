@@ -89,3 +89,28 @@ def test_a_packed_step_has_the_values_and_gradients_of_a_step_of_rows(
     monkeypatch.setattr(MaskTrainer, "_get_per_token_logps_and_entropies", both)
     train(training_file(tmp_path, pair, steps=1))
     assert compared == ["gradients"]
+
+
+def test_answers_that_teach_nothing_are_not_gone_through(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, log_probs = MaskTrainer._compute_loss, MaskTrainer._get_per_token_logps_and_entropies
+    seen: list[int] = []
+
+    def counted(self: MaskTrainer, model: Any, tokens: Any, *rows: Any, **inputs: Any) -> Any:
+        seen.append(len(tokens))
+        return log_probs(self, model, tokens, *rows, **inputs)
+
+    def both(self: MaskTrainer, model: Any, inputs: dict[str, Any]) -> Any:
+        for advantages, rows in ([1.0, 0.0, -0.5, 0.0, 0.0, 0.0], 2), ([0.0] * 6, 6):
+            inputs["advantages"] = torch.tensor(advantages)
+            seen.clear()
+            loss, expected = ours(self, model, inputs), GRPOTrainer._compute_loss(self, model, inputs)  # type: ignore[no-untyped-call]
+            torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+            assert seen == [rows, 6]
+        return loss
+
+    monkeypatch.setattr(MaskTrainer, "_get_per_token_logps_and_entropies", counted)
+    monkeypatch.setattr(MaskTrainer, "_compute_loss", both)
+    train(training_file(tmp_path, pair, steps=1))
+    assert seen == [6, 6]

@@ -23,6 +23,7 @@ from think2seg.learning.settings import load_settings
 from think2seg.learning.train import train
 from think2seg.prompting import template_for
 from think2seg.prompting.batch import Limits
+from think2seg.prompting.decoder import TextDecoder
 from think2seg.prompting.folder import read_description
 
 LOCAL = {"per_question": 3, "max_new_tokens": 40, "engine": "local"}
@@ -86,6 +87,27 @@ def test_answers_that_all_end_at_once_make_room_for_the_rest(asked: tuple[Any, A
     other = Image.new("RGB", image.size, "white")
     drawn = rollouts.sample([inputs["input_ids"][0].tolist()] * 80, [image] * 32 + [other] * 48)
     assert [len(tokens) for tokens in drawn] == [3] * 80
+
+
+def test_an_image_and_a_question_are_read_once_for_all_answers(
+    asked: tuple[Any, Any, Any, Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor, inputs, image = asked
+    rollouts = Rollouts(
+        model, processor, Limits(ends=frozenset(), max_new_tokens=2), temperature=1.0, frame_px=image.width
+    )
+    read: list[bool] = []
+    extend = TextDecoder.extend
+
+    def counted(self: TextDecoder, *rows: Any, logits: bool) -> Any:
+        read.append(logits)
+        return extend(self, *rows, logits=logits)
+
+    monkeypatch.setattr(TextDecoder, "extend", counted)
+    prompt, other = inputs["input_ids"][0].tolist(), Image.new("RGB", image.size, "white")
+    drawn = rollouts.sample([prompt] * 50, [image] * 40 + [other] * 10)
+    assert [len(tokens) for tokens in drawn] == [2] * 50
+    assert read == [False, False, True, False, True]
 
 
 def test_adapters_are_refused(pair: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from think2seg.prompting.answers import Finish
 from think2seg.prompting.decision import Decision
-from think2seg.prompting.decoder import WINDOW_TOKENS, TextDecoder
+from think2seg.prompting.decoder import WINDOW_TOKENS, Rope, TextDecoder
 from think2seg.prompting.presence import TokenClasses
 from think2seg.prompting.vision import VisionEncoder
 
@@ -136,6 +136,8 @@ class Batch:
         self._ended: list[Row] = []
         self._unplaced: list[list[Row | None]] = []
         """Questions still to be read about the images in the scratch cache, by the rows of that."""
+        self._latest: tuple[Script, Tensor] | None = None
+        """What was last read about these images, and the logits after it."""
         self._read_heads()
 
     @property
@@ -211,14 +213,14 @@ class Batch:
         head = len(self._scripts[0].head)
         rope = self._ropes[0][head : self._read]
         self._decoder.extend(self._vision(full), rope, self._scratch, head, logits=False)
+        self._latest = None
 
     def _place(self, free: Sequence[int]) -> None:
         """Read the next question about the images in the scratch cache, and give its rows their places."""
         rows = self._unplaced[0]
         question = next(row.question for row in rows if row)
-        script, rope = self._scripts[question], self._ropes[question]
-        hidden = self._decoder.embed(script.tail).expand(self._at_once, -1, -1)
-        logits = self._decoder.extend(hidden, rope[self._read :], self._scratch, self._read, logits=True)
+        script = self._scripts[question]
+        logits = self._after(script, self._ropes[question])
         length = script.positions.shape[1]
         placed = [(number, row) for number, row in enumerate(rows) if row]
         for slot, (number, row) in zip(free, placed, strict=False):
@@ -226,9 +228,17 @@ class Batch:
             row.length = length
             self._slots[slot] = row
         self._unplaced.pop(0)
-        assert logits is not None
         self._choose(rows, logits)
         self._slots = [None if row and row.finish else row for row in self._slots]
+
+    def _after(self, script: Script, rope: Rope) -> Tensor:
+        """Logits after a question about the images in the scratch cache; asked again, it is not read again."""
+        if self._latest is None or self._latest[0] is not script:
+            hidden = self._decoder.embed(script.tail).expand(self._at_once, -1, -1)
+            logits = self._decoder.extend(hidden, rope[self._read :], self._scratch, self._read, logits=True)
+            assert logits is not None
+            self._latest = script, logits
+        return self._latest[1]
 
     def _choose(self, rows: Sequence[Row | None], logits: Tensor) -> None:
         """Give every row its next token."""

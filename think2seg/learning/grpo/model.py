@@ -112,6 +112,8 @@ class DistinctImages(Qwen2_5_VisionTransformerPretrainedModel):  # type: ignore[
         return seen
 
 
+_TEACHES = 1e-6
+"""Advantage from which an answer moves the weights."""
 _CHEAPER = {
     Qwen2_5_VisionPatchEmbed: PatchProduct,
     Qwen2_5_VisionTransformerPretrainedModel: DistinctImages,
@@ -173,19 +175,34 @@ class MaskTrainer(GRPOTrainer):
         """
         images = {name: inputs[name] for name in ("image_grid_thw", "mm_token_type_ids")}
         images["pixel_values"] = inputs["pixel_values"].reshape(len(input_ids), -1, inputs["pixel_values"].shape[-1])
+        prompts = _prompts(images["pixel_values"], input_ids[:, :-logits_to_keep])
+        parts = _parts(prompts, batch_size or len(input_ids))
         log_probs, entropies = [], []
-        size = batch_size or len(input_ids)
-        for rows in (slice(start, start + size) for start in range(0, len(input_ids), size)):
+        for rows in parts:
             part = {name: values[rows] for name, values in images.items()}
-            pack, outputs = self._packed(model, input_ids[rows], attention_mask[rows], logits_to_keep, **part)
+            pack, outputs = self._packed(
+                model, prompts[rows], input_ids[rows], attention_mask[rows], logits_to_keep, **part
+            )
             log_probs.append(pack.unpacked(outputs.log_probs))
             if compute_entropy:
                 entropies.append(pack.unpacked(outputs.entropy))
-        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+        order = torch.cat(parts).argsort()
+        return torch.cat(log_probs)[order], torch.cat(entropies)[order] if compute_entropy else None, None
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """As its base, without the answers that teach nothing, such as all to a question that earn the same.
+
+        What is left out is the pull of these answers towards the first weights; each step's KL is that of the others.
+        """
+        teaches = inputs["advantages"].abs() > _TEACHES
+        if teaches.any():
+            inputs = _rows_of(inputs, teaches)
+        return super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
 
     def _packed(
         self,
         model: Any,
+        prompts: Tensor,
         tokens: Tensor,
         attention: Tensor,
         answer: int,
@@ -195,9 +212,6 @@ class MaskTrainer(GRPOTrainer):
         mm_token_type_ids: Tensor,
     ) -> tuple[Packed, Any]:
         """Where rows that fit into memory together come to lie, and what the model says of them there."""
-        _, image = torch.unique(pixel_values.flatten(1), dim=0, return_inverse=True)
-        prompt = torch.cat([image[:, None], tokens[:, :-answer]], dim=1)
-        _, prompts = torch.unique(prompt, dim=0, return_inverse=True)
         pack = Packed.of(prompts.cpu(), attention.cpu(), answer=answer).to(tokens.device)
         inner = next(module for module in model.modules() if isinstance(module, Qwen2_5_VLModel))
         positions, _ = inner.get_rope_index(
@@ -221,6 +235,40 @@ class MaskTrainer(GRPOTrainer):
             return
         saved = load_whole(Qwen2_5_VLForConditionalGeneration, Path(resume_from_checkpoint), dtype=torch.float32)
         (model or self.model).load_state_dict(saved.state_dict())
+
+
+def _prompts(pixel_values: Tensor, tokens: Tensor) -> Tensor:
+    """(n,) numbers of the rows' prompts, from their images (n, patches, values) and tokens (n, prompt)."""
+    _, images = torch.unique(pixel_values.flatten(1), dim=0, return_inverse=True)
+    prompts: Tensor
+    _, prompts = torch.unique(torch.cat([images[:, None], tokens], dim=1), dim=0, return_inverse=True)
+    return prompts
+
+
+def _parts(prompts: Tensor, size: int) -> list[Tensor]:
+    """Numbers of the rows that go through the model together.
+
+    Packed answers of many questions are padded to the longest, which costs a CPU more than what it gains by rows beside
+    each other.
+    """
+    if prompts.device.type == "cpu":
+        return [(prompts == prompt).nonzero()[:, 0] for prompt in range(int(prompts.max()) + 1)]
+    n, device = len(prompts), prompts.device
+    return [torch.arange(start, min(start + size, n), device=device) for start in range(0, n, size)]
+
+
+def _rows_of(inputs: dict[str, Any], chosen: Tensor) -> dict[str, Any]:
+    """Some of the rows of what TRL gathers for a step; chosen: (n,) bool. Every row has one image of one size."""
+    n, rows = len(chosen), chosen.nonzero()[:, 0]
+    found = {}
+    for name, values in inputs.items():
+        if name == "pixel_values":
+            found[name] = values.view(n, -1, values.shape[-1])[rows].flatten(0, 1)
+        elif isinstance(values, list):
+            found[name] = [values[row] for row in rows.tolist()]
+        else:
+            found[name] = values[rows] if isinstance(values, Tensor) and values.dim() else values
+    return found
 
 
 def lora_config(settings: LoraSettings) -> peft.LoraConfig:
