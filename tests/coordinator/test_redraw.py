@@ -72,6 +72,16 @@ def test_the_same_segmenter_draws_the_same_masks(world: Miniature, drawers: list
     assert len(drawers) == 1, "nothing is loaded for nothing"
 
 
+def test_tiles_asked_about_in_several_views_are_drawn_by_their_vote(world: Miniature, drawers: list[str]) -> None:
+    world.run(tile={"views": 4})
+    assert {"", "v2", "v5", "v7"} == set(read_traces(world.cube)["part"])
+    summary = run_redraw(plan_redraw(world.cube, SamSegmenter(), monitor=world.monitor(tile={"views": 4})))
+    assert_equal_cubes(summary.into, world.cube)
+    assert check_cube(summary.into) == []
+    with pytest.raises(CubeError, match="tiling"):
+        world.run()
+
+
 def test_another_segmenter_gets_a_cube_of_its_own(
     world: Miniature, drawers: list[str], other: SamSegmenter, by_rule: Standins
 ) -> None:

@@ -156,3 +156,27 @@ def test_tables_and_sheets(tmp_path: Path) -> None:
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="simulated, wetlands"):
         run_suite(tmp_path, parts=["clouds"])
+
+
+def test_views_are_put_to_the_vote() -> None:
+    samples = questions_for([lake(size=size) for size in (60, 0)], phrasings("lake", "held_out")[0])
+
+    class Squinting(Oracle):
+        """Sees nothing in every view but the first and the third, where there is nothing a little something."""
+
+        def ask(self, tiles: list[np.ndarray], question: str) -> list[Reply]:
+            replies = super().ask(tiles, question)
+            if len(self.calls) % 2:
+                return replies
+            nothing = Reply(
+                text="<think>No.</think> <answer>```json[]```</answer>", finish="stop", tokens=1, presence=0.1
+            )
+            return [nothing for _ in tiles]
+
+    def found(views: int) -> list[tuple[float, int]]:
+        cases = ask_and_draw(samples, Squinting(), DarkSegmenter(digest=""), views=views)  # type: ignore[arg-type]
+        return [(case.outcome.iou, case.outcome.predicted) for case in cases]
+
+    assert found(1) == found(2) == found(4) == [(1.0, 1), (1.0, 0)]
+    sceptics = ask_and_draw(samples, Squinting(), DarkSegmenter(digest=""), views=5)  # type: ignore[arg-type]
+    assert [case.outcome.iou for case in sceptics] == [1.0, 1.0]

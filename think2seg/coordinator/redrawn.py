@@ -154,7 +154,7 @@ def _looks(block: Block, traces: Sequence[Row], imagery: BlockImagery | None, gr
     """The look behind every trace."""
     tiles = {tile.id: tile for tile in grid.tiles(block)}
     wholes = {row["tile"]: look_at(tiles[row["tile"]], _rgb(tiles[row["tile"]], imagery, grid), grid) for row in traces}
-    return [wholes[row["tile"]].quarters()[int(row["part"])] if row["part"] else wholes[row["tile"]] for row in traces]
+    return [wholes[row["tile"]].again(row["part"] or "") for row in traces]
 
 
 def _rgb(tile: Tile, imagery: BlockImagery | None, grid: Grid) -> RGB:

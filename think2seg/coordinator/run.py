@@ -238,6 +238,7 @@ class _OpenCube:
             models=self._models,
             gates=self._monitor.gates,
             prefetch_bytes=self._monitor.cluster.prefetch_mb * 1_000_000,
+            views=self._monitor.tile.views,
         )
         inside = _region_px(zone, planned.blocks)
         self._region_px = sum(inside.values())

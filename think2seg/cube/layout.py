@@ -75,6 +75,8 @@ class CubeSpec:
     """How bands became 8-bit RGB: bands, limits, resampling."""
     template: str
     """Digest of the prompt template."""
+    views: int = 1
+    """In how many views every tile is asked about."""
     title: str = ""
     attribution: str = ""
 
@@ -83,6 +85,8 @@ class CubeSpec:
         """The identity as JSON values."""
         grid = asdict(self.grid)
         tiling = {name: grid.pop(name) for name in ("block_px", "core_px", "halo_px")}
+        if self.views > 1:
+            tiling["views"] = self.views
         values = {
             "question": self.question, "grid": grid, "tiling": tiling,
             "source": dict(self.source), "recipe": dict(self.recipe), "template": self.template,
@@ -99,9 +103,11 @@ class CubeSpec:
         """Rebuild a spec from `to_json`."""
         plain = json.loads(text)
         values = plain["identity"]
+        views = values["tiling"].pop("views", 1)
         return cls(
             question=values["question"],
             grid=Grid(**values["grid"], **values["tiling"]),
+            views=views,
             source=values["source"],
             recipe=values["recipe"],
             template=values["template"],

@@ -61,9 +61,9 @@ TRACE_FIELDS = [
     pa.field("seconds_prompt", pa.float32()),
     pa.field("seconds_segment", pa.float32()),
 ]
-"""One row per answer. `tile` is `Tile.id`; `part` names the sub-tile (``0``–``3``) of a tile that was asked again, else
-empty; `tile_y`, `tile_x`: upper-left pixel of the tile's core in the whole cube; `items`: ids of the STAC items that
-it was read from."""
+"""One row per answer. `tile` is `Tile.id`; `part` names the sub-tile (``0``–``3``) of a tile that was asked again or
+a further view (``v1``–``v7``) of one that is asked about in several, else empty; `tile_y`, `tile_x`: upper-left pixel
+of the tile's core in the whole cube; `items`: ids of the STAC items that it was read from."""
 
 INSTANCE_FIELDS = [
     pa.field("tile", pa.string(), nullable=False),

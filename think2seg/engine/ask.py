@@ -66,7 +66,7 @@ class Asking:
                     return
                 assert coming.look is not None
                 under_way[number] = coming
-                yield Ask(tile=coming.look.rgb, questions=coming.questions)
+                yield Ask(tile=coming.look.shown, questions=coming.questions)
                 with self._timings.waiting("prompt"):
                     coming = self._next(works)
 
@@ -92,7 +92,7 @@ class Asking:
             finish=reply.finish,
             unknown_reasoning=prompter.unknown_reasoning,
         )
-        answers.said[question] = reply, answer.scaled(look.side / prompter.frame_px)
+        answers.said[question] = reply, look.answered(answer, prompter.frame_px)
         if answer.status == "truncated" and not look.part:
             quarters = [Answers(work=answers.work, look=part, questions=(question,)) for part in look.quarters()]
             self._again.extend(quarters)

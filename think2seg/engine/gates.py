@@ -99,13 +99,13 @@ def audit_sums(gated: Iterable[GatedTile], seen: Sequence[Seen]) -> dict[str, in
     """Sums behind the miss rate of one block and question: ``GATE gated``, ``GATE asked`` and ``GATE missed`` tiles.
 
     A tile without data or under cloud is missed when something is found in it, an unchanged one when its mask differs
-    from the earlier picture's.
+    from the earlier picture's; either is looked at in one view.
     """
     sums: Counter[str] = Counter()
     for one in gated:
         sums[f"{one.gate} gated"] += 1
         if one.audited:
-            now = [s for s in seen if s.look.tile == one.look.tile and s.look.part != BEFORE]
+            now = [s for s in seen if s.look.tile == one.look.tile and s.look.part != BEFORE and not s.look.view]
             then = [s for s in seen if s.look.tile == one.look.tile and s.look.part == BEFORE]
             differs = _found(one.look, now) ^ _found(one.look, then)
             missed = differs.mean() > CHANGED_SHARE if one.gate == "unchanged" else differs.any()
@@ -119,10 +119,7 @@ def _found(look: Look, seen: Sequence[Seen]) -> npt.NDArray[np.bool_]:
     core = look.core
     present = np.zeros((core.height, core.width), dtype=np.bool_)
     for claim in claims(seen):
-        part = present[claim.window.moved(-core.y, -core.x).slices]
-        for one in claim.seen:
-            for drawn in one.drawn:
-                part |= one.look.cut(drawn.mask, claim.window)
+        present[claim.window.moved(-core.y, -core.x).slices] |= claim.present
     return present
 
 

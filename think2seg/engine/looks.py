@@ -6,7 +6,7 @@ All positions are pixels (y, x) of a block without its halo; a look begins left 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from think2seg.grid import Grid, Tile
 from think2seg.prompting import Answer, Reply
+from think2seg.prompting.answers import SETTLED
+from think2seg.prompting.views import VIEWS, needed, returned, shown, voters
 from think2seg.segmentation import Drawn
 
 type RGB = npt.NDArray[np.uint8]
@@ -43,11 +45,11 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Look:
-    """One square of imagery: a tile, or a quarter of one that is asked again."""
+    """One square of imagery: a tile in one of its views, or a quarter of one that is asked again."""
 
     tile: Tile
     part: str
-    """Empty for the whole tile, ``0`` to ``3`` (row by row) for its quarters."""
+    """Empty for the whole tile, ``v1`` to ``v7`` for its other views, ``0`` to ``3`` (row by row) for its quarters."""
     rgb: RGB
     """(side, side, 3) uint8, halo included."""
     y: int
@@ -55,6 +57,8 @@ class Look:
     """Upper-left pixel of `rgb`."""
     core: Window
     """The pixels that this look answers for."""
+    view: int = 0
+    """In which of its `VIEWS` the prompter is shown the square."""
 
     @property
     def side(self) -> int:
@@ -64,6 +68,31 @@ class Look:
     def cut(self, array: npt.NDArray[np.bool_], window: Window) -> npt.NDArray[np.bool_]:
         """The part of `array` (side, side) that lies in `window`, which must be inside the look."""
         return array[window.moved(-self.y, -self.x).slices]
+
+    @property
+    def shown(self) -> RGB:
+        """What the prompter is shown, (side, side, 3) uint8."""
+        return shown(self.rgb, self.view) if self.view else self.rgb
+
+    def answered(self, answer: Answer, frame_px: int) -> Answer:
+        """An answer about what was shown, given in a frame of `frame_px`, in pixels of the look."""
+        scaled = answer.scaled(self.side / frame_px)
+        instances = tuple(returned(prompt, self.view, self.side) for prompt in scaled.instances)
+        return replace(scaled, instances=instances) if self.view else scaled
+
+    def seen_as(self, view: int) -> Look:
+        """The look at a whole tile in another view."""
+        return replace(self, part=f"v{view}" if view else "", view=view)
+
+    def views(self, n: int) -> tuple[Look, ...]:
+        """This look at a whole tile and its other views, `n` in all."""
+        return tuple(self.seen_as(view) for view in VIEWS[:n])
+
+    def again(self, part: str) -> Look:
+        """The look at the same whole tile that is called `part`."""
+        if part.startswith("v"):
+            return self.seen_as(int(part[1:]))
+        return self.quarters()[int(part)] if part else self
 
     def quarters(self) -> tuple[Look, ...]:
         """Four looks that share out the core, each with half the halo; empty where they would be too small."""
@@ -122,7 +151,15 @@ class Seen:
     @property
     def settled(self) -> bool:
         """Whether every pixel of the core has its answer."""
-        return self.answer.status in ("ok", "unknown concept")
+        return self.answer.status in SETTLED
+
+    @property
+    def union(self) -> npt.NDArray[np.bool_]:
+        """(side, side) bool: what all instances cover."""
+        union = np.zeros((self.look.side, self.look.side), dtype=np.bool_)
+        for drawn in self.drawn:
+            union |= drawn.mask
+        return union
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -133,6 +170,14 @@ class Claim:
     last: Seen
     """The look that decides what became of the window."""
     seen: tuple[Seen, ...]
+    needed: int = 1
+    """How many of these must have drawn a pixel."""
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """(height, width) of the window, bool: the pixels that enough of them have drawn."""
+        votes = sum(one.look.cut(one.union, self.window).astype(np.uint8) for one in self.seen)
+        return np.asarray(votes >= self.needed)
 
 
 def in_order(seen: Iterable[Seen]) -> list[Seen]:
@@ -143,11 +188,20 @@ def in_order(seen: Iterable[Seen]) -> list[Seen]:
 def claims(seen: Iterable[Seen]) -> Iterator[Claim]:
     """Share out the pixels of a block's tiles among the looks at them.
 
-    A tile's only look claims its core. Where a tile was asked again in quarters, a settled quarter claims its core
-    alone; in a quarter that stayed unsettled, what the whole look had named is drawn besides.
+    A tile's only look claims its core, and its views together: half of those that came to the commonest end must agree
+    on a pixel. Where a tile was asked again in quarters, a settled quarter claims its core alone; in a quarter that
+    stayed unsettled, what the whole look had named is drawn besides.
     """
     for _, group in groupby(in_order(seen), key=lambda one: one.look.tile):
-        whole, *parts = group
-        for last in parts or [whole]:
-            alone = last.settled or last is whole
-            yield Claim(window=last.look.core, last=last, seen=(last,) if alone else (whole, last))
+        whole, *others = group
+        quarters = [one for one in others if not one.look.view]
+        for last in quarters:
+            yield Claim(window=last.look.core, last=last, seen=(last,) if last.settled else (whole, last))
+        if not quarters:
+            yield _agreeing([whole, *others])
+
+
+def _agreeing(views: Sequence[Seen]) -> Claim:
+    """The claim of a tile's views."""
+    voting = tuple(views[number] for number in voters([one.answer.status for one in views]))
+    return Claim(window=voting[0].look.core, last=voting[0], seen=voting, needed=needed(len(voting)))

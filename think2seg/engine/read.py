@@ -38,7 +38,7 @@ class Work:
     skipped: Counter[str] = field(default_factory=Counter)
     """Why tiles were not asked about → tiles."""
     looks: list[Look] = field(default_factory=list)
-    """Tiles to ask about."""
+    """What to ask about: tiles, each in all its views."""
     gated: list[GatedTile] = field(default_factory=list)
     """Tiles that a gate would skip, those that are asked about all the same included."""
     open: int = 0
@@ -98,6 +98,7 @@ def _read(jobs: tuple[BlockJob, ...], spec: RunSpec, keeper: Gatekeeper) -> Work
             else:
                 work.skipped[_why_skipped(bits)] += 1
         _keep_back(work, keeper.judge(job, imagery, work.looks), grid)
+        work.looks = [view for look in work.looks for view in (look.views(spec.views) if not look.part else (look,))]
     work.open = len(work.looks)
     work.seen = {question: [] for question in work.questions}
     work.seconds_read = time.perf_counter() - started

@@ -15,7 +15,7 @@ from rasterio.features import shapes
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.crs import transformer
-from think2seg.engine.looks import Seen, Window, claims, in_order
+from think2seg.engine.looks import Claim, Seen, Window, claims, in_order
 from think2seg.grid import Block, Grid
 from think2seg.plan import BlockJob
 from think2seg.prompting import Prompter
@@ -61,8 +61,9 @@ def instance_rows(job: BlockJob, seen: Iterable[Seen], present: Area, *, grid: G
     """One row per instance named in a block, in tile order; columns as in `think2seg.cube.records`.
 
     `present` (block_px, block_px) is where the block's mask is 1. An instance owns the pixels that its look claims:
-    the polygons of a block cover exactly the present pixels, and its area is theirs. An instance that owns none, being
-    drawn in the halo alone, has no polygon.
+    the polygons of a block cover exactly the present pixels, and its area is theirs. Of several looks at the same
+    pixels the one that agrees best with the mask owns them, others what it lacks. An instance that owns none has no
+    polygon: it was drawn in the halo alone, or another look's stands for it.
     """
     seen = in_order(seen)
     owned = _owned(seen, present)
@@ -88,12 +89,23 @@ def _owned(seen: list[Seen], present: Area) -> dict[tuple[int, int], Area]:
         for number in range(len(one.drawn))
     }
     for claim in claims(seen):
-        visible = present[claim.window.slices]
-        for one in claim.seen:
+        free = present[claim.window.slices].copy()
+        for one in _closest_first(claim, free.copy()):
             within = claim.window.moved(-one.look.core.y, -one.look.core.x).slices
             for number, drawn in enumerate(one.drawn):
-                owned[id(one), number][within] = one.look.cut(drawn.mask, claim.window) & visible
+                owned[id(one), number][within] = one.look.cut(drawn.mask, claim.window) & free
+            free &= ~one.look.cut(one.union, claim.window)
     return owned
+
+
+def _closest_first(claim: Claim, present: Area) -> list[Seen]:
+    """The looks of a claim, those first whose instances cover what is present best (IoU)."""
+
+    def iou(one: Seen) -> float:
+        union = one.look.cut(one.union, claim.window)
+        return int(np.count_nonzero(union & present)) / max(1, int(np.count_nonzero(union | present)))
+
+    return sorted(claim.seen, key=iou, reverse=True)
 
 
 def _outline(owned: Area, core: Window, block: Block, grid: Grid) -> Row:

@@ -37,6 +37,8 @@ class RunSpec:
     gates: config.Gates = field(default_factory=config.Gates)
     prefetch_bytes: int = 256_000_000
     """Imagery that may wait for the prompter."""
+    views: int = 1
+    """In how many views every tile is asked about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,4 +1,5 @@
-"""From the looks at a block to its arrays: cores side by side, instances OR-ed. Pure, and blind to order."""
+"""From the looks at a block to its arrays: cores side by side, instances OR-ed, views put to the vote. Pure, and blind
+to order."""
 
 from __future__ import annotations
 
@@ -67,10 +68,10 @@ def unread(quality: Bits) -> Stitched:
 
 
 def _draw(claim: Claim, present: npt.NDArray[np.bool_], score: Bytes) -> None:
+    present |= claim.present
     for one in claim.seen:
         for drawn in one.drawn:
             inside = one.look.cut(drawn.mask, claim.window)
-            present |= inside
             np.maximum(score, np.where(inside, round(drawn.score * SCORE_SCALE), 0).astype(np.uint8), out=score)
 
 
@@ -122,14 +123,7 @@ def _overlap(
     right = min(first.look.x, second.look.x) + grid.tile_px
     halo = grid.halo_px
     views = [
-        _union(one)[top - one.look.y : bottom - one.look.y, left - one.look.x : right - one.look.x]
+        one.union[top - one.look.y : bottom - one.look.y, left - one.look.x : right - one.look.x]
         for one in (first, second)
     ]
     return views[0], views[1], observed[top + halo : bottom + halo, left + halo : right + halo]
-
-
-def _union(seen: Seen) -> npt.NDArray[np.bool_]:
-    union = np.zeros((seen.look.side, seen.look.side), dtype=np.bool_)
-    for drawn in seen.drawn:
-        union |= drawn.mask
-    return union

@@ -30,6 +30,10 @@ MAX_CHARS = 200_000
 DUPLICATE_IOU = 0.5
 
 
+SETTLED: tuple[Status, ...] = ("ok", "unknown concept")
+"""Statuses after which nothing is left to be asked."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a prompter said about one tile."""

@@ -57,16 +57,18 @@ class BatchedSegmenter[Embeddings](ABC):
         """Mask logits (n, h, w) and scores (n,) of n prompts, each upon its own image."""
 
     def draw(self, tiles: Sequence[npt.NDArray[np.uint8]], prompts: Sequence[Sequence[Prompt]]) -> list[list[Drawn]]:
-        """One mask per prompt of each tile; see `Segmenter.draw`."""
+        """One mask per prompt of each tile; see `Segmenter.draw`. A tile that is given twice is encoded once."""
         drawn: list[list[Drawn | None]] = [[None] * len(row) for row in prompts]
         asked = [index for index, row in enumerate(prompts) if row]
         for part in batched(asked, _TILES_AT_ONCE):
+            distinct = {id(tiles[index]): tiles[index] for index in part}
+            slots = {number: slot for slot, number in enumerate(distinct)}
             jobs = [
-                _Job(slot, index, position, prompt.placed(factor=self.image_px / len(tiles[index])), len(tiles[index]))
-                for slot, index in enumerate(part)
+                _Job(slots[id(tile)], index, position, prompt.placed(factor=self.image_px / len(tile)), len(tile))
+                for index, tile in ((index, tiles[index]) for index in part)
                 for position, prompt in enumerate(prompts[index])
             ]
-            for job, instance in self._drawn([tiles[index] for index in part], jobs):
+            for job, instance in self._drawn(list(distinct.values()), jobs):
                 drawn[job.tile][job.position] = instance
         return [[instance for instance in row if instance is not None] for row in drawn]
 

@@ -105,7 +105,7 @@ def sample_answers(
             answer = parse_answer(text, frame_px=len(image), finish="stop")
             parsed.append(answer.status == "ok")
             (drawn,) = segmenter.draw([image], [answer.instances])
-            mask = union(drawn, len(truth))
+            mask = union([one.mask for one in drawn], len(truth))
             either = np.count_nonzero(mask | truth)
             row.append(np.count_nonzero(mask & truth) / either if either else float(answer.status == "ok"))
         rows.append(tuple(row))

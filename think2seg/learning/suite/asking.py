@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import batched
+from dataclasses import dataclass, replace
+from itertools import batched, islice
 
 import numpy as np
 
 from think2seg.learning.evaluate import Outcome, Sample, compare
 from think2seg.learning.tiny.anchors import anchor_instances
 from think2seg.learning.tiny.answers import Question, askable, instances_of
-from think2seg.prompting import Prompter, Reply, parse_answer
+from think2seg.prompting import Answer, Prompter, Reply, parse_answer
+from think2seg.prompting.views import VIEWS, agreed, returned, shown, voters
 from think2seg.samples.labelled import LabelledImage, Mask
 from think2seg.samples.phrasings import QUESTION_CONCEPTS, Phrasing, phrasings
-from think2seg.segmentation import Drawn, Segmenter
+from think2seg.segmentation import Segmenter
 
 type OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -38,10 +39,14 @@ def ask_and_draw(
     prompter: Prompter,
     segmenter: Segmenter,
     *,
+    views: int = 1,
     title: str = "asking",
     on_progress: OnProgress = lambda *_: None,
 ) -> list[Case]:
-    """Ask every question and draw the answers, in the order of `samples`; questions of one text are asked together."""
+    """Ask every question and draw the answers, in the order of `samples`; questions of one text are asked together.
+
+    views: in how many views an image is asked about, as `tile.views` of a monitor.
+    """
     by_text: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         by_text.setdefault(sample.question.phrasing.text, []).append(index)
@@ -49,33 +54,58 @@ def ask_and_draw(
     for text, indices in by_text.items():
         for part in batched(indices, prompter.batch):
             images = [samples[index].image.image for index in part]
-            replies = prompter.ask(images, text)
-            found |= zip(part, _draw([samples[i] for i in part], replies, prompter, segmenter), strict=True)
+            replies = [prompter.ask([shown(image, view) for image in images], text) for view in VIEWS[:views]]
+            cases = _draw([samples[i] for i in part], list(zip(*replies, strict=True)), prompter, segmenter)
+            found |= zip(part, cases, strict=True)
             on_progress(title, len(found), len(samples))
     return [found[index] for index in range(len(samples))]
 
 
-def _draw(samples: Sequence[Sample], replies: Sequence[Reply], prompter: Prompter, segmenter: Segmenter) -> list[Case]:
-    answers = [
-        parse_answer(
-            reply.text,
-            frame_px=prompter.frame_px,
-            finish=reply.finish,
-            unknown_reasoning=prompter.unknown_reasoning or "",
-        )
-        for reply in replies
-    ]
+def _draw(
+    samples: Sequence[Sample], replies: Sequence[Sequence[Reply]], prompter: Prompter, segmenter: Segmenter
+) -> list[Case]:
+    """replies: those about each sample's image in its views."""
+    answers = [[_parsed(reply, prompter) for reply in views] for views in replies]
     prompts = [
-        [prompt.placed(factor=len(sample.image.image) / prompter.frame_px) for prompt in answer.instances]
-        for sample, answer in zip(samples, answers, strict=True)
+        [
+            returned(prompt, view, prompter.frame_px).placed(factor=len(sample.image.image) / prompter.frame_px)
+            for view, answer in zip(VIEWS, views, strict=False)
+            for prompt in answer.instances
+        ]
+        for sample, views in zip(samples, answers, strict=True)
     ]
     drawn = segmenter.draw([sample.image.image for sample in samples], prompts)
     cases = []
-    for sample, reply, answer, instances in zip(samples, replies, answers, drawn, strict=True):
-        truth, mask = truth_of(sample), union(instances, sample.image.image.shape[0])
+    for sample, said, views, instances in zip(samples, replies, answers, drawn, strict=True):
+        truth, coming = truth_of(sample), iter(instances)
+        masks = [[one.mask for one in islice(coming, len(answer.instances))] for answer in views]
+        unions = [union(of_view, truth.shape[0]) for of_view in masks]
+        voting = voters([answer.status for answer in views])
+        mask = agreed([unions[number] for number in voting])
+        told = max(voting, key=lambda number: _iou(unions[number], mask))
+        answer = views[told] if len(voting) == 1 else _agreeing(views[told], masks[told], mask)
         outcome = compare(sample, answer, truth=truth, mask=mask)
-        cases.append(Case(sample=sample, reply=reply, mask=mask, truth=truth, outcome=outcome))
+        cases.append(Case(sample=sample, reply=said[told], mask=mask, truth=truth, outcome=outcome))
     return cases
+
+
+def _agreeing(answer: Answer, masks: Sequence[Mask], mask: Mask) -> Answer:
+    """The answer with those instances alone that have a part in `mask`."""
+    kept = [prompt for prompt, one in zip(answer.instances, masks, strict=True) if (one & mask).any()]
+    return replace(answer, instances=tuple(kept))
+
+
+def _iou(one: Mask, other: Mask) -> float:
+    return int(np.count_nonzero(one & other)) / max(1, int(np.count_nonzero(one | other)))
+
+
+def _parsed(reply: Reply, prompter: Prompter) -> Answer:
+    return parse_answer(
+        reply.text,
+        frame_px=prompter.frame_px,
+        finish=reply.finish,
+        unknown_reasoning=prompter.unknown_reasoning or "",
+    )
 
 
 def truth_of(sample: Sample) -> Mask:
@@ -84,11 +114,11 @@ def truth_of(sample: Sample) -> Mask:
     return sample.image.mask_of(() if concept is None else QUESTION_CONCEPTS[concept])
 
 
-def union(drawn: Sequence[Drawn], side_px: int) -> Mask:
-    """Union of drawn instances as (side, side) bool."""
+def union(masks: Sequence[Mask], side_px: int) -> Mask:
+    """Union of the masks of instances as (side, side) bool."""
     total = np.zeros((side_px, side_px), np.bool_)
-    for instance in drawn:
-        total |= instance.mask
+    for mask in masks:
+        total |= mask
     return total
 
 

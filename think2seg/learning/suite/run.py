@@ -12,7 +12,7 @@ import numpy as np
 
 from think2seg.config import LocalPrompter, SamSegmenter
 from think2seg.errors import ConfigError
-from think2seg.learning.evaluate import Outcome, summarise_by
+from think2seg.learning.evaluate import Outcome, Sample, summarise_by
 from think2seg.learning.suite import alone, wetlands
 from think2seg.learning.suite.asking import Case, OnProgress, ask_and_draw, balanced_questions, questions_for
 from think2seg.learning.suite.baselines import Threshold, baseline_outcomes, fit_thresholds
@@ -79,6 +79,7 @@ class _Suite:
     data: Path | None
     wheels: Path | None
     scenes: int
+    views: int
     on_progress: OnProgress
     tables: list[Table] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
@@ -88,7 +89,7 @@ class _Suite:
         """Scenes never trained on, asked in words never trained on."""
         images = [simulate(FIRST_SCENE + index) for index in range(self.scenes)]
         samples = balanced_questions(images, seed=0, absent=ABSENT, unknown=UNKNOWN)
-        cases = ask_and_draw(samples, self.prompter, self.segmenter, title="simulated", on_progress=self.on_progress)
+        cases = self._asked(samples, "simulated")
         thresholds = self._thresholds([simulate(index) for index in range(self.scenes)])
         outcomes: dict[str, Sequence[Outcome]] = {"pair": [case.outcome for case in cases]}
         outcomes |= baseline_outcomes(samples, thresholds)
@@ -100,6 +101,11 @@ class _Suite:
         self._sheets("simulated", cases)
         self._presence(cases)
 
+    def _asked(self, samples: Sequence[Sample], title: str) -> list[Case]:
+        return ask_and_draw(
+            samples, self.prompter, self.segmenter, views=self.views, title=title, on_progress=self.on_progress
+        )
+
     def _thresholds(self, images: Sequence[LabelledImage]) -> dict[str, Threshold]:
         self.on_progress("baselines", 0, 1)
         return fit_thresholds(images)
@@ -108,7 +114,7 @@ class _Suite:
         """Fit the correction of presence on scenes of its own, and show it on the scored ones."""
         images = [simulate(CALIBRATION_SCENE + index) for index in range(self.scenes)]
         samples = balanced_questions(images, seed=1, absent=ABSENT, unknown=UNKNOWN)
-        fitting = ask_and_draw(samples, self.prompter, self.segmenter, title="presence", on_progress=self.on_progress)
+        fitting = self._asked(samples, "presence")
         self.platt = fit_platt(*_presence_of(fitting))
         stated, true = _presence_of(cases)
         raw, corrected = reliability(stated, true), reliability(self.platt(stated), true)
@@ -127,7 +133,7 @@ class _Suite:
     def wetlands(self) -> None:
         """The embedded wetlands' held-out half through the whole chain."""
         scores = wetlands.score_questions(
-            WETLAND_QUESTIONS, self.out, prompter=self.prompter_path, segmenter=self.segmenter_path,
+            WETLAND_QUESTIONS, self.out, prompter=self.prompter_path, segmenter=self.segmenter_path, views=self.views,
             on_progress=self.on_progress,
         )  # fmt: skip
         first = self.out / "wetlands-0.zarr"
@@ -161,7 +167,7 @@ class _Suite:
             images = self._tiles(source, "held_out")
             (phrasing, *_) = phrasings(concept, "held_out")
             samples = questions_for(images, phrasing)
-            cases = ask_and_draw(samples, self.prompter, self.segmenter, title=source, on_progress=self.on_progress)
+            cases = self._asked(samples, source)
             thresholds = self._thresholds(self._tiles(source, "train"))
             rows[f"{source}: pair"] = [case.outcome for case in cases]
             named = baseline_outcomes(samples, thresholds)
@@ -233,6 +239,7 @@ def run_suite(
     segmenter: str = "bundled",
     parts: Collection[str] = PARTS,
     scenes: int = 400,
+    views: int = 1,
     data: Path | None = None,
     wheels: Path | None = None,
     on_progress: OnProgress = lambda *_: None,
@@ -247,6 +254,8 @@ def run_suite(
         Out of `PARTS`; *real* needs `data` and is left out without it.
     scenes
         Simulated scenes to ask about; real tiles and training images of the baselines in proportion.
+    views
+        In how many views every image is asked about, as `tile.views` of a monitor.
     data, wheels
         Folders as `think2seg.samples.real.load_tiles` takes them.
 
@@ -271,6 +280,7 @@ def run_suite(
         data=data,
         wheels=wheels,
         scenes=scenes,
+        views=views,
         on_progress=on_progress,
     )
     steps = {"segmenter": suite.alone, **{name: getattr(suite, name) for name in PARTS if name != "segmenter"}}

@@ -76,7 +76,7 @@ class Score:
 
 
 def score_questions(
-    questions: Sequence[str], out: Path, *, prompter: str, segmenter: str, on_progress: OnProgress
+    questions: Sequence[str], out: Path, *, prompter: str, segmenter: str, views: int, on_progress: OnProgress
 ) -> list[Score]:
     """Run the wetland monitor's held-out half once for each question, and score the cubes; cubes stay in `out`."""
     scores = []
@@ -88,6 +88,7 @@ def score_questions(
             f"cube.uri={json.dumps(str(uri))}",
             f"models.prompter.path={json.dumps(prompter)}",
             f"models.segmenter.path={json.dumps(segmenter)}",
+            f"tile.views={views}",
         ]
 
         def show(now: Progress, question: str = question) -> None:
