@@ -19,8 +19,9 @@ import think2seg.coordinator.redraw
 import think2seg.prompting.local
 from think2seg.config import Sam2Segmenter, SamSegmenter
 from think2seg.coordinator import Progress, plan_redraw, run_archive, run_redraw
-from think2seg.cube import check_cube, open_cube, read_traces
+from think2seg.cube import check_cube, open_cube, read_instances, read_traces
 from think2seg.errors import ConfigError, CubeError
+from think2seg.insight import explain
 from think2seg.registry import segmenter_named, weights_digest
 
 OLD, MIDDLE, NEW = DAYS
@@ -75,6 +76,11 @@ def test_the_same_segmenter_draws_the_same_masks(world: Miniature, drawers: list
 def test_tiles_asked_about_in_several_views_are_drawn_by_their_vote(world: Miniature, drawers: list[str]) -> None:
     world.run(tile={"views": 4})
     assert {"", "v2", "v5", "v7"} == set(read_traces(world.cube)["part"])
+    objects = read_instances(world.cube)
+    one = objects[objects["area_px"] > 0].iloc[0]
+    answer = explain(world.cube, one["acquisition"], *one.geometry.representative_point().coords[0]).answer
+    assert answer is not None
+    assert answer.views == 4
     summary = run_redraw(plan_redraw(world.cube, SamSegmenter(), monitor=world.monitor(tile={"views": 4})))
     assert_equal_cubes(summary.into, world.cube)
     assert check_cube(summary.into) == []

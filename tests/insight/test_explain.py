@@ -116,6 +116,21 @@ def test_text_of_models_is_shown_not_obeyed(tmp_path: Path) -> None:
     assert r"calm\x1b[2Jwater" in text
 
 
+@pytest.mark.parametrize(
+    ("part", "views", "told"),
+    [
+        ("", 1, "\n"),
+        ("2", 1, ", part 2 of the tile asked again in four\n"),
+        ("v5", 4, ", one of 4 views of the tile\n"),
+    ],
+)
+def test_words_tell_which_of_several_answers_it_is(lake: Path, part: str, views: int, told: str) -> None:
+    found = explain(lake, "2009-08-18", *lonlat(WET))
+    assert found.answer is not None
+    answer = replace(found.answer, part=part, views=views, presence=None)
+    assert f"answer       ok{told}" in replace(found, answer=answer).render()
+
+
 def test_json_is_plain(lake: Path) -> None:
     plain = json.loads(json.dumps(explain(lake, "2009-08-18", *lonlat(WET)).to_dict()))
     assert plain["answer"]["reasoning"] == REASONING

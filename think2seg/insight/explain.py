@@ -35,6 +35,8 @@ _QUALITY_WORDS = {
     Quality.SNOW: "snow",
     Quality.SATURATED: "a saturated pixel",
 }
+QUARTERS = ("0", "1", "2", "3")
+"""Parts in which a tile is asked again."""
 _NEAREST = 3
 """How many dates an error names."""
 
@@ -63,7 +65,7 @@ class ExplainedAnswer:
     """What the prompter was asked of the pixel's tile, and what it said."""
 
     part: str
-    """Sub-tile, where the tile was asked again in four parts; else empty."""
+    """Sub-tile, where the tile was asked again in four parts, or a further view of the tile; else empty."""
     status: str
     prompt: str
     answer: str
@@ -73,6 +75,8 @@ class ExplainedAnswer:
     tokens: int | None
     scenes: tuple[str, ...]
     """Ids of the STAC items that the tile was read from."""
+    views: int = 1
+    """In how many views the tile was asked about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +247,11 @@ def _answer(
     instance = hits[0] if hits else None
     part = (instance["part"] or "") if instance else _part_of(records.grid, tile, pixel)
     trace = next((row for row in traces if (row["part"] or "") == part), traces[0] if traces else None)
-    return (_explained_answer(trace) if trace else None, _explained_instance(instance) if instance else None)
+    views = sum((row["part"] or "") not in QUARTERS for row in traces)
+    return (
+        _explained_answer(trace, views) if trace else None,
+        _explained_instance(instance) if instance else None,
+    )
 
 
 def _rows(records: Records, table: str, entry: Entry, tile: Tile) -> list[dict[str, Any]]:
@@ -267,7 +275,7 @@ def _pixel_deg(grid: Grid, row: int, col: int) -> float:
     return float(Point(lon0, lat0).distance(Point(lon1, lat1)))
 
 
-def _explained_answer(row: Mapping[str, Any]) -> ExplainedAnswer:
+def _explained_answer(row: Mapping[str, Any], views: int) -> ExplainedAnswer:
     return ExplainedAnswer(
         part=row["part"] or "",
         status=row["status"],
@@ -277,6 +285,7 @@ def _explained_answer(row: Mapping[str, Any]) -> ExplainedAnswer:
         presence=row["presence"],
         tokens=row["tokens"],
         scenes=tuple(row["items"] or ()),
+        views=views,
     )
 
 

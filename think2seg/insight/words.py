@@ -6,6 +6,7 @@ import textwrap
 import unicodedata
 from typing import TYPE_CHECKING
 
+from think2seg.insight.explain import QUARTERS
 from think2seg.insight.units import area_unit
 
 if TYPE_CHECKING:
@@ -56,11 +57,13 @@ def _instance_lines(instance: ExplainedInstance) -> list[str]:
 
 
 def _answer_lines(answer: ExplainedAnswer) -> list[str]:
-    asked_again = f", part {answer.part} of the tile asked again in four" if answer.part else ""
+    which = f", one of {answer.views} views of the tile" if answer.views > 1 else ""
+    if answer.part in QUARTERS:
+        which = f", part {answer.part} of the tile asked again in four"
     presence = "" if answer.presence is None else f", presence {answer.presence:.2f}"
     return [
         "",
-        _field("answer", f"{answer.status}{presence}{asked_again}"),
+        _field("answer", f"{answer.status}{presence}{which}"),
         *_block("prompt", answer.prompt),
         *_block("reasoning", answer.reasoning),
         *_block("raw answer", answer.answer),
