@@ -90,7 +90,7 @@ def _owned(seen: list[Seen], present: Area) -> dict[tuple[int, int], Area]:
     }
     for claim in claims(seen):
         free = present[claim.window.slices].copy()
-        for one in _closest_first(claim, free.copy()):
+        for one in _closest_first(claim, free):
             within = claim.window.moved(-one.look.core.y, -one.look.core.x).slices
             for number, drawn in enumerate(one.drawn):
                 owned[id(one), number][within] = one.look.cut(drawn.mask, claim.window) & free
