@@ -19,6 +19,7 @@ from think2seg.engine.looks import Claim, Seen, Window, claims, in_order
 from think2seg.grid import Block, Grid
 from think2seg.plan import BlockJob
 from think2seg.prompting import Prompter
+from think2seg.prompting.views import iou
 from think2seg.segmentation import Segmenter
 
 type Row = dict[str, Any]
@@ -100,12 +101,7 @@ def _owned(seen: list[Seen], present: Area) -> dict[tuple[int, int], Area]:
 
 def _closest_first(claim: Claim, present: Area) -> list[Seen]:
     """The looks of a claim, those first whose instances cover what is present best (IoU)."""
-
-    def iou(one: Seen) -> float:
-        union = one.look.cut(one.union, claim.window)
-        return int(np.count_nonzero(union & present)) / max(1, int(np.count_nonzero(union | present)))
-
-    return sorted(claim.seen, key=iou, reverse=True)
+    return sorted(claim.seen, key=lambda one: iou(one.look.cut(one.union, claim.window), present), reverse=True)
 
 
 def _outline(owned: Area, core: Window, block: Block, grid: Grid) -> Row:

@@ -54,6 +54,11 @@ def returned(prompt: Prompt, view: int, side: float) -> Prompt:
     )
 
 
+def iou(one: Mask, other: Mask) -> float:
+    """IoU of two masks of one shape; 0 where both are empty."""
+    return int(np.count_nonzero(one & other)) / max(1, int(np.count_nonzero(one | other)))
+
+
 def voters(statuses: Sequence[Status]) -> list[int]:
     """Which of the answers about one square, by their statuses, its mask is voted on by.
 

@@ -12,7 +12,7 @@ from think2seg.learning.evaluate import Outcome, Sample, compare
 from think2seg.learning.tiny.anchors import anchor_instances
 from think2seg.learning.tiny.answers import Question, askable, instances_of
 from think2seg.prompting import Answer, Prompter, Reply, parse_answer
-from think2seg.prompting.views import VIEWS, agreed, returned, shown, voters
+from think2seg.prompting.views import VIEWS, agreed, iou, returned, shown, voters
 from think2seg.samples.labelled import LabelledImage, Mask
 from think2seg.samples.phrasings import QUESTION_CONCEPTS, Phrasing, phrasings
 from think2seg.segmentation import Segmenter
@@ -82,7 +82,7 @@ def _draw(
         unions = [union(of_view, truth.shape[0]) for of_view in masks]
         voting = voters([answer.status for answer in views])
         mask = agreed([unions[number] for number in voting])
-        told = max(voting, key=lambda number: _iou(unions[number], mask))
+        told = max(voting, key=lambda number: iou(unions[number], mask))
         answer = views[told] if len(voting) == 1 else _agreeing(views[told], masks[told], mask)
         outcome = compare(sample, answer, truth=truth, mask=mask)
         cases.append(Case(sample=sample, reply=said[told], mask=mask, truth=truth, outcome=outcome))
@@ -93,10 +93,6 @@ def _agreeing(answer: Answer, masks: Sequence[Mask], mask: Mask) -> Answer:
     """The answer with those instances alone that have a part in `mask`."""
     kept = [prompt for prompt, one in zip(answer.instances, masks, strict=True) if (one & mask).any()]
     return replace(answer, instances=tuple(kept))
-
-
-def _iou(one: Mask, other: Mask) -> float:
-    return int(np.count_nonzero(one & other)) / max(1, int(np.count_nonzero(one | other)))
 
 
 def _parsed(reply: Reply, prompter: Prompter) -> Answer:

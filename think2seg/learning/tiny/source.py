@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from think2seg.prompting.views import shown
 from think2seg.samples.labelled import Image, Instance, LabelledImage, Split
 from think2seg.samples.real import load_tiles
 from think2seg.samples.simulate import simulate
@@ -115,16 +116,10 @@ def cut_off(image: LabelledImage, rng: np.random.Generator) -> LabelledImage:
 def turn(image: LabelledImage, rng: np.random.Generator) -> LabelledImage:
     """One of the eight symmetries of the square."""
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-
-    def move[A: np.generic](
-        array: np.ndarray[tuple[int, ...], np.dtype[A]],
-    ) -> np.ndarray[tuple[int, ...], np.dtype[A]]:
-        turned = np.rot90(array, turns)
-        return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
-
-    instances = tuple(Instance(concept=i.concept, mask=move(i.mask)) for i in image.instances)
-    ignore = None if image.ignore is None else move(image.ignore)
-    return replace(image, image=move(image.image), instances=instances, ignore=ignore)
+    view = turns + 4 * mirrored
+    instances = tuple(Instance(concept=i.concept, mask=shown(i.mask, view)) for i in image.instances)
+    ignore = None if image.ignore is None else shown(image.ignore, view)
+    return replace(image, image=shown(image.image, view), instances=instances, ignore=ignore)
 
 
 def jitter_colour(image: Image, rng: np.random.Generator) -> Image:
