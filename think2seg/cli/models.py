@@ -1,4 +1,4 @@
-"""Verbs of the registry: list, show, register, compare, promote, roll back."""
+"""Verbs of the registry: list, show, register, merge, compare, promote, roll back."""
 
 from __future__ import annotations
 
@@ -101,6 +101,30 @@ def models_register(
         print_json(version.to_dict())
     else:
         stdout.print(f"{version.name} {' '.join(version.aliases)} {version.digest}", markup=False, soft_wrap=True)
+
+
+@models_app.command("merge")
+def models_merge(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
+    parts: Annotated[
+        list[str], typer.Argument(metavar="FOLDER=SHARE...", help="As models.prompter.path, and a number.")
+    ],
+) -> None:
+    """Sum trainings of one model, each times its share, into new weights; shares add up to 1 and may be negative."""
+    from think2seg.learning.merge import merge
+    from think2seg.registry import resolve, weights_digest
+
+    merge([(resolve("prompter", name), share) for name, share in map(_shared, parts)], out)
+    stdout.print(f"{out} {weights_digest(out)}", markup=False, soft_wrap=True)
+
+
+def _shared(part: str) -> tuple[str, float]:
+    """The two halves of FOLDER=SHARE."""
+    name, _, share = part.rpartition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise ConfigError(part, "FOLDER=SHARE, such as runs/tiny-grpo/weights=0.5", "Add the share.") from None
 
 
 @models_app.command("compare")
