@@ -7,20 +7,21 @@ of what an earlier one changed taken back, is task arithmetic (G. Ilharco et al.
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree, ignore_patterns
+from typing import Self
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import Tensor
 
 from think2seg.errors import ConfigError, ModelError
 from think2seg.learning.card import CARD
-from think2seg.prompting.folder import DESCRIPTION
+from think2seg.prompting.folder import forget_calibration
 
 _TOLERANCE = 1e-6
 
@@ -44,61 +45,67 @@ def merge(parts: Sequence[tuple[Path, float]], out: Path) -> None:
                           "Give FOLDER=SHARE of each, such as old=0.5 new=0.5.")  # fmt: skip
     if out.exists():
         raise ConfigError(f"{out} exists", "a new folder", "Give another name, or remove it.")
-    first = parts[0][0]
-    held = [_tensors(folder) for folder, _ in parts]
-    for (folder, _), names in zip(parts[1:], held[1:], strict=True):
-        if names != held[0]:
+    folders = [_Folder.of(folder) for folder, _ in parts]
+    first, *others = folders
+    for other in others:
+        if other.shapes != first.shapes:
             raise ModelError(
-                f"{folder} does not hold the tensors that {first} holds.", "Only one model's trainings add."
+                f"{other.path} does not hold the tensors that {first.path} holds.", "Only one model's trainings add."
             )
-        if _tokenizer(folder) != _tokenizer(first):
-            raise ModelError(f"{folder} has another tokenizer than {first}.", "Its tokens mean other words.")
+        if other.tokenizer != first.tokenizer:
+            raise ModelError(f"{other.path} has another tokenizer than {first.path}.", "Its tokens mean other words.")
+    shares = [share for _, share in parts]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as draft:
         merged = Path(draft) / out.name
-        copytree(first, merged, ignore=ignore_patterns(CARD, "*.safetensors"))
-        for file in sorted(first.glob("*.safetensors")):
-            tensors = load_file(file)
-            sums = {name: _sum(name, parts).to(tensor.dtype).contiguous() for name, tensor in tensors.items()}
-            save_file(sums, merged / file.name, metadata={"format": "pt"})
-        _forget_calibration(merged / DESCRIPTION)
+        copytree(first.path, merged, ignore=ignore_patterns(CARD, "*.safetensors"))
+        for shard in sorted(set(first.shards.values())):
+            names = [name for name, its in first.shards.items() if its == shard]
+            save_file({name: _sum(name, folders, shares) for name in names}, merged / shard, metadata={"format": "pt"})
+        forget_calibration(merged)
         merged.rename(out)
 
 
-def _tensors(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors of a folder."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    if not shapes:
-        raise ModelError(f"{folder} holds no *.safetensors.", "Only folders of safetensors add.")
-    return shapes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folder:
+    """What a weights folder holds, by the headers of its files."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of every tensor, by its name."""
+    shards: Mapping[str, str]
+    """The name of the file that each tensor lies in."""
+    tokenizer: bytes | None
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read the headers; raises ModelError when there are none."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        shards: dict[str, str] = {}
+        for file in sorted(path.glob("*.safetensors")):
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    shapes[name], shards[name] = tuple(opened.get_slice(name).get_shape()), file.name
+        if not shards:
+            raise ModelError(f"{path} holds no *.safetensors.", "Only folders of safetensors add.")
+        tokenizer = path / "tokenizer.json"
+        return cls(
+            path=path,
+            shapes=shapes,
+            shards=shards,
+            tokenizer=tokenizer.read_bytes() if tokenizer.is_file() else None,
+        )
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, read alone."""
+        with safe_open(self.path / self.shards[name], "pt") as opened:
+            found: Tensor = opened.get_tensor(name)
+            return found
 
 
-def _tokenizer(folder: Path) -> bytes | None:
-    path = folder / "tokenizer.json"
-    return path.read_bytes() if path.exists() else None
-
-
-def _sum(name: str, parts: Sequence[tuple[Path, float]]) -> torch.Tensor:
-    total = torch.zeros((), dtype=torch.float64)
-    for folder, share in parts:
-        total = total + share * _tensor(name, folder).double()
-    return total
-
-
-def _tensor(name: str, folder: Path) -> torch.Tensor:
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            if name in opened.keys():  # noqa: SIM118
-                found: torch.Tensor = opened.get_tensor(name)
-                return found
-    raise KeyError(name)
-
-
-def _forget_calibration(path: Path) -> None:
-    if path.exists():
-        description = json.loads(path.read_text())
-        description.pop("presence", None)
-        path.write_text(json.dumps(description, indent=2) + "\n")
+def _sum(name: str, folders: Sequence[_Folder], shares: Sequence[float]) -> Tensor:
+    """The sum of a tensor times the shares, in the dtype of the first."""
+    tensors = [folder.tensor(name) for folder in folders]
+    total = sum(share * tensor.double() for share, tensor in zip(shares, tensors, strict=True))
+    assert isinstance(total, Tensor)
+    return total.to(tensors[0].dtype).contiguous()

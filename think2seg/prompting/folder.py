@@ -5,6 +5,7 @@ Folders as published have no such file; the defaults are what they were trained 
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +65,14 @@ def read_description(folder: Path) -> PrompterDescription:
             f"It may hold {', '.join(PrompterDescription.model_fields)}.",
             "Correct the file, or remove it to use the folder as published weights.",
         ) from error
+
+
+def forget_calibration(folder: Path) -> None:
+    """Take the calibration of presence out of a folder's description: it was fitted to other weights."""
+    path = folder / DESCRIPTION
+    if path.is_file():
+        told = {key: value for key, value in json.loads(path.read_bytes()).items() if key != "presence"}
+        path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def folder_template(folder: Path, description: PrompterDescription, override: str | None) -> Template:

@@ -29,7 +29,7 @@ from think2seg.learning.precision import in_bfloat16
 from think2seg.learning.settings import GrpoSettings, LoraSettings
 from think2seg.prompting import Template, template_for
 from think2seg.prompting.batch import Limits
-from think2seg.prompting.folder import DESCRIPTION, PrompterDescription, read_description
+from think2seg.prompting.folder import PrompterDescription, forget_calibration, read_description
 from think2seg.registry import prompter_weights
 from think2seg.segmentation.devices import load_whole
 
@@ -339,13 +339,7 @@ def export_prompter(model: Any, start: Start, target: Path, *, card: str) -> Non
     model.to(start.dtype).save_pretrained(draft)
     for name, content in kept.items():
         (draft / name).write_bytes(content)
-    _forget_calibration(draft / DESCRIPTION)
+    forget_calibration(draft)
     (draft / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
-
-
-def _forget_calibration(path: Path) -> None:
-    if path.is_file():
-        told = {key: value for key, value in json.loads(path.read_bytes()).items() if key != "presence"}
-        path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
