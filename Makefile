@@ -73,5 +73,5 @@ lock: $(READY) ## Pin the versions that requirements.lock holds anew
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra train --python-version 3.12 --universal \
 	  --no-header --no-annotate --quiet --output-file requirements.lock
 
-clean: ## Remove what demo and test made (the virtual environment stays)
-	rm -rf out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove what demo and test made (reviews, samples, other cubes and the virtual environment stay)
+	rm -rf out/nd-wetlands.zarr out/nd-wetlands.html out/prefect .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -91,6 +91,7 @@ def segment_archive(
     overrides: list[str] | None = None,
     since: date | None = None,
     until: date | None = None,
+    retry_quarantined: bool = False,
     allow_changes: bool = False,
 ) -> State[Any]:
     """Ask a monitor's question of its archive and append the answers to its cube.
@@ -103,6 +104,7 @@ def segment_archive(
         overrides: `key.path=value` for any field of it, such as `cube.uri=out/other.zarr`.
         since: First day to look at, within the monitor's time span.
         until: Last day to look at, within the monitor's time span.
+        retry_quarantined: Try failing blocks again that were given up after three tries.
         allow_changes: Go on although more than 5 % of the finished scenes changed in the catalog.
     """
     tell_errors_plainly()
@@ -112,7 +114,12 @@ def segment_archive(
     for note in found.notes:
         log.info(note)
     progress = ProgressArtifact(f"{asked.monitor}-progress")
-    with main_module_kept_back(), ArchiveRun(found, allow_changes=allow_changes, on_progress=progress) as run:
+    with (
+        main_module_kept_back(),
+        ArchiveRun(
+            found, retry_quarantined=retry_quarantined, allow_changes=allow_changes, on_progress=progress
+        ) as run,
+    ):
         plan(run)
         log.info(run.plan.sentence())
         for group in run.groups():

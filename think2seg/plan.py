@@ -127,6 +127,8 @@ class WorkOrder:
 
 MAX_CHANGED = 0.05
 """Share of the done scenes that may have changed before a run stops and asks."""
+TRIES = 3
+"""Tries after which a failing block is quarantined: left alone until its scenes change or somebody asks for it."""
 
 
 def make_plan(
@@ -141,7 +143,7 @@ def make_plan(
     estimate: Callable[[Acquisition, int], int],
     max_cloud: float | None = None,
     budget_tiles: int | None = None,
-    quarantine_after: int = 3,
+    retry_quarantined: bool = False,
     allow_changes: bool = False,
     backfill: bool = False,
     window: tuple[datetime | None, datetime | None] = (None, None),
@@ -168,8 +170,8 @@ def make_plan(
         Percent; an acquisition is skipped when all of its scenes are cloudier.
     budget_tiles
         Tiles that may be asked; what it cuts off is planned again by the next run.
-    quarantine_after
-        Tries after which a failing block is left alone.
+    retry_quarantined
+        Try failing blocks again that were tried `TRIES` times.
     allow_changes
         Do what has changed, however much it is.
     backfill
@@ -190,7 +192,9 @@ def make_plan(
         usable, lacking = _usable(acquisition, frozenset(required_bands))
         step = latest.get(acquisition.id)
         if step is not None:
-            line = _next_line(usable, covered, step, prompter_digest, quarantine_after, backfill=backfill)
+            line = _next_line(
+                usable, covered, step, prompter_digest, retry_quarantined=retry_quarantined, backfill=backfill
+            )
         elif not usable.scenes:
             line = _line(acquisition, Reason.MISSING_BANDS)
         else:
@@ -318,8 +322,8 @@ def _next_line(
     covered: _Coverage,
     step: HeldStep,
     prompter: str,
-    quarantine_after: int,
     *,
+    retry_quarantined: bool,
     backfill: bool,
 ) -> PlanLine:
     """Line of an acquisition that the cube holds: done, or a revision."""
@@ -327,7 +331,7 @@ def _next_line(
     fresh_scenes = [scene for scene in acquisition.scenes if scene.fingerprint not in known]
     changed = covered.of(acquisition, fresh_scenes)
     failed, pending = _in_state(step, BlockState.FAILED), _in_state(step, BlockState.PENDING)
-    again = {block for block in failed if step.attempts.get(block, 1) < quarantine_after} | set(pending)
+    again = {block for block in failed if retry_quarantined or step.attempts.get(block, 1) < TRIES} | set(pending)
     again |= {block for block in covered.of(acquisition) if block not in step.states}
     if prompter != step.prompter:
         again |= step.unparsable
@@ -344,7 +348,7 @@ def _next_line(
         note = f"{len(again)} of {len(step.states)} blocks were not done"
         return _line(acquisition, Reason.RETRY, tuple(sorted(again)), step.revision + 1, note, attempts)
     if failed:
-        note = f"{len(failed)} blocks failed {quarantine_after} times"
+        note = f"{len(failed)} blocks failed {TRIES} times; --retry-quarantined tries them again"
         return _line(acquisition, Reason.QUARANTINED, (), step.revision, note)
     return _line(acquisition, Reason.DONE, (), step.revision)
 

@@ -34,6 +34,13 @@ def test_a_plan_says_what_it_would_cost_and_writes_nothing(world: Miniature) -> 
     assert [status.render() for status in cube_status(world.monitor())] == [f"{world.cube}: no cube yet"]
 
 
+def test_a_budget_that_would_never_be_spent_is_refused(world: Miniature) -> None:
+    with pytest.raises(ConfigError, match="budget of 3 tiles would never be spent: a block has 4") as caught:
+        plan_run(find(world.monitor({"uri": str(world.cube), "block_px": 256}, budget={"tiles": 3})))
+    assert "at least 4" in caught.value.allowed
+    assert plan_run(find(world.monitor({"uri": str(world.cube), "block_px": 256}, budget={"tiles": 4}))).n_blocks == 1
+
+
 def test_since_and_until_are_days_and_both_included(world: Miniature) -> None:
     def days(since: str | None, until: str | None) -> list[str]:
         found = find(

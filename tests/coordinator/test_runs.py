@@ -199,7 +199,12 @@ def test_a_damaged_image_costs_its_blocks_only_and_is_left_alone_after_three_tri
     assert world.run().reasons == {"done": 2, "retry": 1}
     assert world.run().exit_code == 3
     assert world.plan()[MIDDLE].reason is Reason.QUARANTINED
-    assert world.run().exit_code == 0
+    left_alone = world.run()
+    assert left_alone.exit_code == 0
+    assert "blocks of 1 acquisition failed 3 times: --retry-quarantined" in left_alone.sentence()
+    asked_for = world.run(retry_quarantined=True)
+    assert (asked_for.reasons, asked_for.blocks["failed"]) == ({"done": 2, "retry": 1}, failed)
+    assert world.plan()[MIDDLE].reason is Reason.QUARANTINED, "a fourth failure is no new beginning"
 
     world.archive.put(MIDDLE, pixels(MIDDLE).copy())
     image.write_bytes(whole + b"\0")

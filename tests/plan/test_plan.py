@@ -122,7 +122,7 @@ def test_failed_blocks_are_retried_until_quarantine() -> None:
         assert line.blocks == ((BLOCKS[2],) if reason is Reason.RETRY else ())
         if reason is Reason.RETRY:
             assert bundle([line], 1)[0].jobs[0].attempt == attempts + 1
-    assert plan_of([day], [held(day, states=states, attempts={BLOCKS[2]: 3})], 1, quarantine_after=4).work
+    assert plan_of([day], [held(day, states=states, attempts={BLOCKS[2]: 3})], 1, retry_quarantined=True).work
 
 
 def test_a_change_frees_a_quarantined_block() -> None:

@@ -198,9 +198,17 @@ class Miniature:
         """The monitor, loaded."""
         return load_monitor(self.file(cube, **sections))
 
-    def run(self, cube: Place | None = None, *, allow_changes: bool = False, **sections: Any) -> RunSummary:
+    def run(
+        self,
+        cube: Place | None = None,
+        *,
+        retry_quarantined: bool = False,
+        allow_changes: bool = False,
+        **sections: Any,
+    ) -> RunSummary:
         """One run to the end."""
-        return run_archive(self.monitor(cube, **sections), allow_changes=allow_changes)
+        asked = self.monitor(cube, **sections)
+        return run_archive(asked, retry_quarantined=retry_quarantined, allow_changes=allow_changes)
 
     def plan(self, cube: Place | None = None, **sections: Any) -> dict[str, PlanLine]:
         """What a run would do: day → line."""

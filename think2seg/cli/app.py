@@ -37,6 +37,7 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="DATE")]
+RetryQuarantined = Annotated[bool, typer.Option(help="Try blocks again that were given up after three tries.")]
 AllowChanges = Annotated[bool, typer.Option(help="Go on although more than 5 % of the finished scenes changed.")]
 
 _UNBROKEN = 1000

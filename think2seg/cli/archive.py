@@ -15,6 +15,7 @@ from think2seg.cli.app import (
     Json,
     MonitorPath,
     Overrides,
+    RetryQuarantined,
     app,
     day,
     monitor_at,
@@ -36,6 +37,7 @@ def plan(
     set_: Overrides = None,
     since: Day = None,
     until: Day = None,
+    retry_quarantined: RetryQuarantined = False,
     allow_changes: AllowChanges = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +45,7 @@ def plan(
     from think2seg.coordinator import find, plan_rows, plan_run
 
     found = find(monitor_at(monitor, set_), since=day(since), until=day(until))
-    planned = plan_run(found, allow_changes=allow_changes)
+    planned = plan_run(found, retry_quarantined=retry_quarantined, allow_changes=allow_changes)
     rows = plan_rows(planned)
     if as_json:
         print_json({**planned.totals(), "notes": list(found.notes), "acquisitions": rows})
@@ -103,6 +105,7 @@ def run(
     dask_scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="An existing Dask cluster: tcp://host:8786")
     ] = None,
+    retry_quarantined: RetryQuarantined = False,
     allow_changes: AllowChanges = False,
     as_json: Json = False,
 ) -> None:
@@ -112,7 +115,14 @@ def run(
     overrides = [*(set_ or []), *([f"cluster.scheduler={dask_scheduler}"] if dask_scheduler else [])]
     asked = monitor_at(monitor, overrides)
     with stopped_in_words(), progress_bar() as show:
-        summary = run_archive(asked, since=day(since), until=day(until), allow_changes=allow_changes, on_progress=show)
+        summary = run_archive(
+            asked,
+            since=day(since),
+            until=day(until),
+            retry_quarantined=retry_quarantined,
+            allow_changes=allow_changes,
+            on_progress=show,
+        )
     _tell(summary, as_json)
 
 
@@ -147,7 +157,7 @@ def status(monitor: MonitorPath, set_: Overrides = None, as_json: Json = False) 
 def report(
     monitor: MonitorPath,
     set_: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write it; default beside the cube.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write it; default beside a local cube, else here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a monitor's cubes: one HTML file each, with no outside parts."""

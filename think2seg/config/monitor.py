@@ -232,10 +232,11 @@ class Budget(Part):
     """What one run may spend; the rest is left over, visibly."""
 
     tiles: PositiveInt | None = None
+    """Shared by the questions; whole blocks are done, so a share is at least the tiles of one block."""
 
 
 class Schedule(Part):
-    """When the question is asked again."""
+    """When the question is asked again, for people to read: what runs stands in `deployments/prefect.yaml`."""
 
     cron: Annotated[str, Field(pattern=r"^\S+( \S+){4}$", examples=["0 6 * * 1"])]
     """Five fields: minute, hour, day, month, weekday."""

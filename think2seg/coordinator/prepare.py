@@ -140,12 +140,14 @@ def find(monitor: Monitor, *, since: date | None = None, until: date | None = No
     return Found(monitor=monitor, models=models, archive=archive, result=result, seconds=seconds)
 
 
-def plan_run(found: Found, *, allow_changes: bool = False, backfill: bool = False) -> RunPlan:
+def plan_run(
+    found: Found, *, retry_quarantined: bool = False, allow_changes: bool = False, backfill: bool = False
+) -> RunPlan:
     """Plan every cube of the monitor against what it holds.
 
     Parameters
     ----------
-    allow_changes, backfill
+    retry_quarantined, allow_changes, backfill
         See `think2seg.plan.make_plan`.
 
     Raises
@@ -155,7 +157,7 @@ def plan_run(found: Found, *, allow_changes: bool = False, backfill: bool = Fals
     CatalogError
         If more than 5 % of the finished scenes changed and `allow_changes` is off.
     ConfigError
-        If the region needs several cubes and `cube.uri` names one.
+        If the region needs several cubes and `cube.uri` names one, or the budget is less than one block.
     """
     monitor, archive = found.monitor, found.archive
     parts = _zones(monitor, archive, _native(found))
@@ -168,7 +170,14 @@ def plan_run(found: Found, *, allow_changes: bool = False, backfill: bool = Fals
         )
     _check_questions(monitor)
     cubes = [
-        _plan_cube(found, zone, question, allow_changes=allow_changes, backfill=backfill)
+        _plan_cube(
+            found,
+            zone,
+            question,
+            retry_quarantined=retry_quarantined,
+            allow_changes=allow_changes,
+            backfill=backfill,
+        )
         for zone in parts
         for question in monitor.asked
     ]
@@ -251,7 +260,9 @@ def _ledger(uri: str) -> Ledger:
     return read_ledger(CubeStore(uri)) if is_cube(uri) else Ledger()
 
 
-def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool, backfill: bool) -> CubePlan:
+def _plan_cube(
+    found: Found, zone: Zone, question: str, *, retry_quarantined: bool, allow_changes: bool, backfill: bool
+) -> CubePlan:
     monitor, archive, grid = found.monitor, found.archive, zone.grid
     uri = cube_uri(monitor, grid.zone, question)
     weights = prompter_weights(found.models.prompter)
@@ -275,7 +286,8 @@ def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool, 
         n_published=len(ledger.entries),
         estimate=estimate,
         max_cloud=monitor.source.max_cloud_cover,
-        budget_tiles=monitor.budget.tiles and max(1, monitor.budget.tiles // len(monitor.asked)),
+        budget_tiles=_budget_tiles(monitor, grid),
+        retry_quarantined=retry_quarantined,
         allow_changes=allow_changes,
         backfill=backfill,
         window=found.result.interval,
@@ -291,6 +303,19 @@ def _plan_cube(found: Found, zone: Zone, question: str, *, allow_changes: bool, 
         blocks=blocks,
         exists=cube is not None,
     )
+
+
+def _budget_tiles(monitor: Monitor, grid: Grid) -> int | None:
+    """Each question's share of the budget, at least the tiles of one block: a smaller one would never be spent."""
+    budget, n_questions, per_block = monitor.budget.tiles, len(monitor.asked), (grid.block_px // grid.core_px) ** 2
+    if budget is not None and budget < n_questions * per_block:
+        shared = f", and {n_questions} questions share it" if n_questions > 1 else ""
+        raise ConfigError(
+            f"A budget of {budget} tiles would never be spent: a block has {per_block}{shared}.",
+            f"Whole blocks are done: budget.tiles of at least {n_questions * per_block}.",
+            "Raise budget.tiles, or choose a smaller cube.block_px.",
+        )
+    return None if budget is None else budget // n_questions
 
 
 def _check_segmenter(uri: str, ledger: Ledger, segmenter: str) -> None:

@@ -71,12 +71,15 @@ class ArchiveRun:
         self,
         found: Found,
         *,
+        retry_quarantined: bool = False,
         allow_changes: bool = False,
         backfill: bool = False,
         on_progress: OnProgress = lambda progress: None,
     ) -> None:
         self._found, self._on_progress = found, on_progress
-        self._planned = partial(plan_run, found, allow_changes=allow_changes, backfill=backfill)
+        self._planned = partial(
+            plan_run, found, retry_quarantined=retry_quarantined, allow_changes=allow_changes, backfill=backfill
+        )
         self._started = time.monotonic()
         self._stack = ExitStack()
         self._plan = self._planned()
@@ -303,13 +306,14 @@ def run_archive(
     *,
     since: date | None = None,
     until: date | None = None,
+    retry_quarantined: bool = False,
     allow_changes: bool = False,
     backfill: bool = False,
     on_progress: OnProgress = lambda progress: None,
 ) -> RunSummary:
     """Search, plan, and do everything the plan asks for.
 
-    backfill: also ask again what other weights answered, as new revisions.
+    retry_quarantined, allow_changes, backfill: see `think2seg.plan.make_plan`.
 
     Raises
     ------
@@ -317,7 +321,13 @@ def run_archive(
         With what was given, what is allowed and what to do.
     """
     found = find(monitor, since=since, until=until)
-    with ArchiveRun(found, allow_changes=allow_changes, backfill=backfill, on_progress=on_progress) as run:
+    with ArchiveRun(
+        found,
+        retry_quarantined=retry_quarantined,
+        allow_changes=allow_changes,
+        backfill=backfill,
+        on_progress=on_progress,
+    ) as run:
         for group in run.groups():
             run.execute(group)
         return run.summary()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from think2seg.cube.receipts import NOT_ASKED, Receipt
-from think2seg.plan import BlockState
+from think2seg.plan import TRIES, BlockState, Reason
 
 STAGES = ("search", "read", "prompt", "segment", "write")
 _UNREADABLE = ("unparsable", "truncated")
@@ -68,6 +68,9 @@ class RunSummary:
         """One line for people."""
         done, failed = self.acquisitions["done"], self.acquisitions["failed"]
         if not done and not failed:
+            if given_up := self.reasons.get(Reason.QUARANTINED, 0):
+                blocks = f"blocks of {_counted(given_up, 'acquisition')} failed {TRIES} times"
+                return f"Nothing to do, but {blocks}: --retry-quarantined tries them again."
             return "Nothing to do: the cube holds every acquisition that can be read."
         text = f"{_counted(done, 'acquisition')} done in {self.seconds['total']:.0f} s"
         if failed:

@@ -17,7 +17,7 @@ from think2seg.insight.records import Records
 from think2seg.insight.series import Series, SeriesPoint
 from think2seg.insight.units import TRUSTED_SHARE, AreaUnit, day, metres
 from think2seg.learning.review.figures import read_figures
-from think2seg.plan import BlockState
+from think2seg.plan import TRIES, BlockState
 from think2seg.publish.page import Fact, FailureRow, Stat
 from think2seg.registry import Kind, resolve, weights_digest
 
@@ -74,13 +74,14 @@ def failures(entries: Sequence[Entry], records: Records) -> tuple[FailureRow, ..
 
 
 def redo_command(command: str, entries: Sequence[Entry]) -> str:
-    """Shell command that tries the failed acquisitions again, and only their span of days."""
-    failed = [entry.held.time for entry in entries if BlockState.FAILED in entry.held.states.values()]
+    """Shell command that tries the failed acquisitions again, quarantined ones too, and only their span of days."""
+    failed = [entry.held for entry in entries if BlockState.FAILED in entry.held.states.values()]
     if not failed:
         return command
-    margin = timedelta(days=1)
-    since, until = (min(failed) - margin).date(), (max(failed) + margin).date()
-    return f"{command} --since {since} --until {until}"
+    times, margin = [held.time for held in failed], timedelta(days=1)
+    since, until = (min(times) - margin).date(), (max(times) + margin).date()
+    given_up = any(tries >= TRIES for held in failed for tries in held.attempts.values())
+    return f"{command} --since {since} --until {until}{' --retry-quarantined' if given_up else ''}"
 
 
 def command_of(monitor: str | Path, overrides: Sequence[str] = ()) -> str:

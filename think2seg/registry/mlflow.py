@@ -37,7 +37,7 @@ def client_of(uri: str) -> MlflowClient:
         raise ModelError(
             f"The registry needs a package that is not installed: {error}",
             "Without the registry, champion and bundled mean the pair that rides along.",
-            "pip install 'think2seg[train]', or take THINK2SEG_REGISTRY away.",
+            "`make setup` installs it (extra `train`); or take THINK2SEG_REGISTRY away.",
         ) from error
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())  # others may have opened it
     with explained(uri):

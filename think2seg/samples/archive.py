@@ -165,7 +165,7 @@ def _build_clearings(out: Path, source: Path) -> Path:
     from think2seg.samples.clearings import felled
 
     if find_spec("h5netcdf") is None:
-        raise ConfigError("h5netcdf is not installed", "", "to read the source cube: pip install 'think2seg[train]'")
+        raise ConfigError("h5netcdf is not installed", "", "to read the source cube: `make setup` installs it")
     with _netcdf(source) as path, xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False) as cube:
         step = float(cube.x[1] - cube.x[0])
         frame = Affine(step, 0, float(cube.x[0]) - step / 2, 0, -step, float(cube.y[0]) + step / 2)
