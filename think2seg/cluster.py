@@ -26,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from think2seg import config
 from think2seg.cube.receipts import Receipt
 from think2seg.engine import Models, RunSpec, execute
-from think2seg.errors import ClusterError, Think2SegError
+from think2seg.errors import ClusterError
 from think2seg.plan import WorkOrder
 
 _CONNECT_S = 15
@@ -62,11 +62,15 @@ class _LoadModels(distributed.WorkerPlugin):
     async def setup(self, worker: distributed.Worker) -> None:
         """Load in a thread, so that the worker stays in touch. Where that fails, an order tries again and tells why.
 
-        A worker that is closed meanwhile has nothing to tell.
+        Pairs of earlier runs make room; a run that still wants its own loads it again. A worker that is closed
+        meanwhile has nothing to tell.
         """
+        for other in worker.plugins.values():
+            if isinstance(other, _LoadModels):
+                other._models = None
         # rasters in memory need no georeference, and a file without one is an error of ours
         warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-        with suppress(Think2SegError, asyncio.CancelledError):
+        with suppress(Exception, asyncio.CancelledError):
             self._models = await asyncio.to_thread(self._load)
         self._loading = False
 
@@ -219,21 +223,61 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
         with _remote_client(options.scheduler) as client:
             yield _checked(client, options)
         return
-    n_workers = options.workers or os.cpu_count() or 1
+    gpus = _gpus(options.workers) if options.gpus else []
     with ExitStack() as stack:
         with _interrupts_kept_back(), dask.config.set({_ENVIRONMENT: _worker_environment()}):
-            local = distributed.LocalCluster(
-                n_workers=n_workers,
+            local = _LocalCluster(
+                gpus,
+                n_workers=0 if gpus else options.workers or os.cpu_count() or 1,
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=0,
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,
-                resources={"GPU": 1} if options.gpus else None,
+                resources={"GPU": 1} if gpus else None,
                 env={"OMP_NUM_THREADS": str(_TORCH_THREADS)},
             )
             stack.enter_context(local)
         yield _checked(stack.enter_context(distributed.Client(local, set_as_default=False)), options)
+
+
+class _LocalCluster(distributed.LocalCluster):
+    """Worker processes on this machine; with `gpus`, one for each of them, which sees no other."""
+
+    def __init__(self, gpus: Sequence[str], **options: Any) -> None:
+        self._gpus = list(gpus)
+        super().__init__(**options)
+        if gpus:
+            self.scale(len(gpus))
+            self.wait_for_workers(len(gpus))
+
+    def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
+        """Name and start options of the next worker."""
+        ((name, spec),) = super().new_worker_spec().items()
+        if not self._gpus:
+            return {name: spec}
+        options = spec["options"]
+        env = {**options["env"], "CUDA_VISIBLE_DEVICES": self._gpus[len(self.worker_spec)]}
+        return {name: {**spec, "options": {**options, "env": env}}}
+
+
+def _gpus(wanted: int | None) -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls the GPUs of this machine that local workers get; `wanted`, else all.
+
+    Raises ClusterError when there are fewer.
+    """
+    import torch
+
+    there = torch.cuda.device_count()
+    if there < (wanted or 1):
+        raise ClusterError(
+            f"`cluster.gpus` is on: at least {wanted or 1} GPUs are needed here, and there are {there}.",
+            "Each local worker has a GPU of its own.",
+            "Set cluster.workers to what is there, `cluster.gpus: false`, or name a cluster in `cluster.scheduler`.",
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(there)]
+    return names[: wanted or there]
 
 
 def _worker_environment() -> dict[str, Any]:

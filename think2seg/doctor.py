@@ -90,9 +90,10 @@ def _verdicts(needs: Mapping[str, Need], device: torch.device) -> str:
 
 
 def _monitors_models(monitor: Monitor) -> Iterator[Check]:
-    """Whether a monitor's own models can be had, and fit where it wants them."""
+    """Whether a monitor's own models can be had, are what it takes them for, and fit where it wants them."""
     from think2seg.prompting.memory import TODO, need_of
     from think2seg.registry import prompter_weights, segmenter_weights
+    from think2seg.segmentation import check_segmenter
     from think2seg.segmentation.devices import choose_device
     from think2seg.segmentation.memory import free_bytes
 
@@ -102,11 +103,16 @@ def _monitors_models(monitor: Monitor) -> Iterator[Check]:
         found, ok = f"prompter {weights.digest[:12]}", True
         if not isinstance(prompter, ServedPrompter) and weights.path is not None:
             device = choose_device(prompter.device)
-            if need := need_of(prompter, weights.path, device):
+            need = need_of(prompter, weights.path, device)
+            if need is None:
+                ok, found = False, f"{weights.path} is no prompter: its configuration or weights cannot be read"
+            else:
                 ok = need.total <= free_bytes(device)
                 found += f" {_verdicts({f'{prompter.dtype}, batch {prompter.batch}': need}, device)} ({device})"
         yield Check(name="monitor", ok=ok, found=found, todo=TODO)
-        yield Check(name="monitor", ok=True, found=f"segmenter {segmenter_weights(segmenter).digest[:12]}")
+        drawing = segmenter_weights(segmenter)
+        check_segmenter(segmenter, drawing.path)
+        yield Check(name="monitor", ok=True, found=f"segmenter {drawing.digest[:12]}")
     except Think2SegError as error:
         yield Check(name="monitor", ok=False, found=error.given, todo=error.todo)
 

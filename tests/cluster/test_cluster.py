@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -130,6 +131,51 @@ def test_workers_have_one_heap_that_glibc_keeps_as_it_sees_fit(processes: Cluste
         assert environment["MALLOC_ARENA_MAX"] == "1"
         assert environment["OMP_NUM_THREADS"] == "1"
         assert "MALLOC_TRIM_THRESHOLD_" not in environment
+
+
+class Failing(cluster._LoadModels):
+    """Models that cannot be loaded, for a reason that nobody thought of."""
+
+    def _load(self) -> Any:
+        raise OSError("stale file handle")
+
+
+def test_models_that_cannot_be_loaded_end_the_order_that_wants_them(
+    scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_LoadModels", Failing)
+    monkeypatch.setattr(cluster, "_plugin_name", lambda spec: "failing")
+    monkeypatch.setattr(
+        cluster, "_execute_on_worker", lambda order, spec: distributed.get_worker().plugins["failing"].models()
+    )
+    spec: Any = type("Spec", (), {"models": None})
+    with connect(ClusterOptions(scheduler=scheduler)) as found:
+        found.load_models(spec)
+        (result,) = found.run(orders("a"), None)  # type: ignore[arg-type]
+    assert "stale file handle" in str(result.error)
+
+
+def test_models_of_earlier_runs_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster._LoadModels, "_load", lambda self: f"models {self._wanted}")
+    first, second = (cluster._LoadModels(name) for name in ("1", "2"))  # type: ignore[arg-type]
+    worker: Any = type("Worker", (), {"plugins": {"first": first, "second": second}})
+    asyncio.run(first.setup(worker))
+    assert first._models is not None
+    asyncio.run(second.setup(worker))
+    assert (first._models, second._models) == (None, "models 2")
+    assert first.models() == "models 1", "a run that goes on has them again"
+
+
+def test_a_local_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with connect(ClusterOptions(gpus=True)) as found:
+        seen = found._client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        assert sorted(seen.values()) == ["3", "5"]
+        assert found.n_workers == 2
+    with pytest.raises(ClusterError, match="at least 4 GPUs") as caught, connect(ClusterOptions(gpus=True, workers=4)):
+        pass
+    assert "cluster.gpus: false" in caught.value.todo
 
 
 def test_a_worker_that_dies_while_models_are_loaded_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:

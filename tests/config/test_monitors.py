@@ -109,6 +109,7 @@ def test_defaults_come_from_the_archive(monitor_file: Path) -> None:
         ("question: ponds\n", "question: a\nquestion: b\n", ["line 3", "second time", "line 2"]),
         ("  kind: bbox", " kind: [", ["line"]),
         (MONITOR, "- a\n", ["list", "mapping"]),
+        (MONITOR, "[a, b]: c\n", ["line 1", "cannot be a key"]),
         (MONITOR, "", ["not a mapping"]),
     ],
 )
@@ -133,6 +134,9 @@ def test_a_mistake_is_named_with_its_place(monitor_file: Path, old: str, new: st
         ("cube.uri", "is not KEY=VALUE"),
         ("=3", "is not KEY=VALUE"),
         ("cube.uri=[", "is not YAML"),
+        ("cube.uri={{question}}", "is not YAML"),
+        ("cube.uri=out/{zone:05d}.zarr", "{question} and {zone}"),
+        ("cube.uri=out/{zone!z}.zarr", "{question} and {zone}"),
         ("region={kind: geojson, path: missing.geojson}", "missing.geojson"),
         ("region={kind: geometry, geometry: {type: Point, coordinates: [0, 0]}}", "polygon with an area"),
         ("region={bbox: [1, 2, 3, 4]}", "kind"),

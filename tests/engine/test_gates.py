@@ -73,6 +73,32 @@ def test_what_is_audited_is_asked_and_counts_what_would_be_missed(bench: Bench) 
     assert content["receipt"].audit == {"cloud gated": 2, "cloud asked": 2, "cloud missed": sum(there)}
 
 
+def test_an_answer_that_cannot_be_read_tells_nothing_about_a_gate(bench: Bench) -> None:
+    bits = bench.world.window(bench.world.quality, BLOCK)[HALO:-HALO, HALO:-HALO]
+    bits[: CORE - 12, :] = Quality.CLOUD
+    rambling = replace(bench, prompter=replace(bench.prompter, say=lambda _: "Well."))
+    content = run(rambling, [job_of(BLOCK)], cloud=0.5, audit=1.0)[BLOCK]
+    assert content["receipt"].audit == {"cloud gated": 2}
+    asked: list[int] = []
+
+    def say(tile: np.ndarray) -> str | None:
+        asked.append(1)
+        return "Well." if len(asked) <= 4 else None
+
+    lately = replace(bench, prompter=replace(bench.prompter, say=say))
+    content = run(lately, [after(BLOCK)], bench.world, unchanged=1.0, audit=1.0)[BLOCK]
+    assert content["receipt"].audit.get("unchanged missed", 0) == 0
+
+
+def test_what_is_drawn_under_cloud_is_not_missed(bench: Bench) -> None:
+    bits = bench.world.window(bench.world.quality, BLOCK)[HALO:-HALO, HALO:-HALO]
+    bits[: CORE - 12, :] = Quality.CLOUD
+    bench.world.window(bench.world.present, BLOCK)[HALO:-HALO, HALO:-HALO][CORE - 12 : CORE] = False
+    content = run(bench, [job_of(BLOCK)], cloud=0.5, audit=1.0)[BLOCK]
+    assert not (content["mask"][:CORE] == 1).any()
+    assert content["receipt"].audit == {"cloud gated": 2, "cloud asked": 2, "cloud missed": 0}
+
+
 def test_unchanged_tiles_are_gated_and_audited_against_the_earlier_answer(bench: Bench) -> None:
     jobs = [after(block) for block in all_blocks()]
     same = run(bench, jobs, bench.world, unchanged=1.0, audit=0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from support.worlds import GRID, Bench
 
 from think2seg.grid import Block
 from think2seg.imagery import Quality
+from think2seg.prompting import Reply
 from think2seg.prompting.views import VIEWS
 
 BLOCK = Block(0, 1)
@@ -85,6 +86,26 @@ def test_a_tile_that_is_cut_off_is_asked_again_in_quarters_once(several: Bench) 
     parts = [row["part"] for row in content["traces"]]
     assert parts[:8] == ["", "0", "1", "2", "3", "v2", "v5", "v7"]
     assert content["tiles"] == {"ok": 4}
+
+
+def test_views_that_came_to_an_end_outvote_the_quarters_of_one_that_did_not(several: Bench) -> None:
+    asked: list[int] = []
+
+    class CutOff(type(several.prompter)):  # type: ignore[misc]
+        """Rambles about every first view; of quarters it cannot speak."""
+
+        def _reply(self, tile: np.ndarray) -> Reply:
+            reply = super()._reply(tile)
+            if len(tile) < GRID.tile_px:
+                return replace(reply, text="Well.")
+            asked.append(1)
+            return reply if (len(asked) - 1) % 4 else replace(reply, text=reply.text[:60], finish="length")
+
+    cut_off = CutOff(**{part.name: getattr(several.prompter, part.name) for part in fields(several.prompter)})
+    content = replace(several, prompter=cut_off).run([BLOCK])[BLOCK]
+    assert content["tiles"] == {"ok": 4}
+    assert (content["mask"] == several.world.inner(several.world.present, BLOCK)).all()
+    assert {row["part"] for row in content["instances"] if row["area_px"]} <= {"v2", "v5", "v7"}
 
 
 def test_more_views_are_asked_in_order(bench: Bench) -> None:

@@ -216,6 +216,15 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         LocalPrompter(tmp_path, digest="d", device="cpu")
 
 
+@pytest.mark.parametrize("content", [b"", b"\x40" * 64, b"version https://git-lfs.github.com/spec/v1"])
+def test_damaged_weights_are_refused(pair: Path, tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "prompter"
+    shutil.copytree(pair / "prompter", folder)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be loaded as a prompter"):
+        load_prompter(LocalConfig(path=str(folder), device="cpu"), folder, digest="d")
+
+
 def test_a_broken_description_is_refused(pair: Path, tmp_path: Path) -> None:
     shutil.copytree(pair / "prompter", tmp_path / "prompter")
     (tmp_path / "prompter" / "think2seg.json").write_text('{"frame_px": "large"}')

@@ -52,6 +52,8 @@ def test_the_arithmetic_of_the_published_sizes() -> None:
     one = small.need(dtype="float32", batch=1, frame_px=840, max_new_tokens=2048)
     assert one.weights == 2 * needs[0].weights
     assert 8 * one.cache == needs[0].cache
+    on_cpu = small.need(dtype="bfloat16", batch=1, frame_px=840, max_new_tokens=2048, device=CPU)
+    assert on_cpu.cache == needs[0].cache, "a batch has whole groups of 16 rows there"
 
 
 def test_needs_read_as_sums() -> None:
@@ -78,13 +80,17 @@ def test_the_doctor_says_what_fits_and_what_is_missing(monkeypatch: pytest.Monke
 
 
 def test_the_doctor_looks_at_the_models_of_a_monitor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def checks(path: Path | str) -> list[tuple[bool, str]]:
-        monitor = load_monitor("nd-wetlands", [f"models.prompter.path={path}", f"models.segmenter.path={folder}"])
+    def checks(path: Path | str, *more: str) -> list[tuple[bool, str]]:
+        monitor = load_monitor("nd-wetlands", [f"models.prompter.path={path}", *more])
         return [(check.ok, check.found) for check in examine(monitor) if check.name == "monitor"]
 
     (ok, found), (also, _) = checks(folder)
     assert (ok, also) == (True, True)
     assert "fits in float32, batch 16" in found
+    assert checks(folder, f"models.segmenter.path={folder}")[1][0] is False, "a prompter is no segmenter"
+    assert checks(folder, f"models.segmenter={{kind: sam2, path: {folder}}}")[1][0] is False
+    assert checks(folder, "models.segmenter.device=cuda:7")[1][0] is False
+    assert checks("think2seg/weights/segmenter")[0][0] is False
     monkeypatch.setattr(memory, "free_bytes", lambda device: GIB // 8)
     assert checks(folder)[0][0] is False
     assert checks("no/such/folder")[0][0] is False

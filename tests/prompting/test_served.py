@@ -157,6 +157,21 @@ def test_trouble_that_stays_is_told(echo: tuple[Echo, RunningServer], fault: Fau
     assert server.url in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=200, body="[" * 100_000),
+        Fault(status=200, body="{}", headers=(("Content-Encoding", "gzip"),)),
+        Fault(status=429, headers=(("Retry-After", "Mon, 01 Jan 9999 00:00:00 -1000"),)),
+    ],
+    ids=["too deep to read", "not what it says it is", "never to be asked again"],
+)
+def test_answers_that_are_not_even_wrong_are_asked_for_again(echo: tuple[Echo, RunningServer], fault: Fault) -> None:
+    _, server = echo
+    server.behaviour.faults.append(fault)
+    assert reasons(ask(server, [1])) == [1]
+
+
 def test_a_server_that_is_not_there_is_told() -> None:
     config = config_of("http://127.0.0.1:9/v1", retries=1)
     with pytest.raises(ModelError, match="cannot be reached"):
@@ -230,6 +245,9 @@ def test_a_push_back_halves_the_requests_and_holds_them() -> None:
     for _ in range(60):
         pace.success()
     assert pace.bound == 8
+    for _ in range(8):
+        pace.push_back(60.0)
+    assert pace.bound == 4, "eight requests met one push-back"
 
 
 def test_seeds_are_of_tile_question_and_monitor(echo: tuple[Echo, RunningServer]) -> None:
@@ -260,7 +278,16 @@ def test_an_answer_without_words_is_an_empty_one(echo: tuple[Echo, RunningServer
     assert ask(server, [1])[0].text == ""
 
 
-@pytest.mark.parametrize("body", ["{}", '{"choices": []}', '{"choices": [{"message": {"content": 3}}]}'])
+SAID = '"choices": [{"message": {"content": "[]"}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("{}", '{"choices": []}', '{"choices": [{"message": {"content": 3}}]}'),
+        *(f'{{{SAID}}}], "usage": [1]}}', f'{{{SAID}, "logprobs": [1]}}]}}'),
+    ],
+)
 def test_what_is_no_chat_answer_is_told(echo: tuple[Echo, RunningServer], body: str) -> None:
     _, server = echo
     server.behaviour.faults.append(Fault(status=200, body=body))

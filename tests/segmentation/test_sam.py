@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,29 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "think2seg.json").write_text(json.dumps({"frame_px": 840}))
     with pytest.raises(ModelError):
         SamSegmenter(tmp_path, digest="d")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(
+            ("think2seg.json", text)
+            for text in (None, b"{", b"[]", b'{"kind": "sam"}', b'{"kind": "sam", "architecture": 3}')
+        ),
+        *(
+            ("model.safetensors", text)
+            for text in (None, b"", b"\x40" * 64, b"version https://git-lfs.github.com/spec/v1")
+        ),
+    ],
+)
+def test_a_damaged_folder_is_refused(pair: Path, tmp_path: Path, name: str, content: bytes | None) -> None:
+    folder = tmp_path / "segmenter"
+    shutil.copytree(pair / "segmenter", folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ModelError):
+        SamSegmenter(folder, digest="d")
 
 
 def test_a_device_that_is_not_there_is_refused(pair: Path) -> None:

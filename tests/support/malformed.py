@@ -87,6 +87,8 @@ def _odd_boxes() -> Iterator[Malformed]:
 
 
 def _nested() -> Iterator[Malformed]:
+    for depth in (1, 400, 50_000):
+        yield Malformed(f"in {depth} parentheses", published(ONE.replace("[10", f"[{'(' * depth}10")))
     for depth in (1, 2, 5, 20, 30, 1000, 50_000):
         yield Malformed(f"in {depth} lists", f"<answer>{'[' * depth}{ONE}{']' * depth}</answer>")
         yield Malformed(f"in {depth} lists, not closed", f"<answer>{'[' * depth}{ONE}", "length")

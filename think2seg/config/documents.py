@@ -116,6 +116,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Any, yaml.Node] = {}
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a list or mapping cannot be a key", key_node.start_mark
+                )
             if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None,
@@ -124,8 +128,7 @@ class _Loader(yaml.SafeLoader):
                     f" (first on line {seen[key_node.value].start_mark.line + 1})",
                     key_node.start_mark,
                 )
-            if isinstance(key_node, yaml.ScalarNode):
-                seen[key_node.value] = key_node
+            seen[key_node.value] = key_node
         return super().construct_mapping(node, deep)
 
 

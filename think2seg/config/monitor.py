@@ -43,7 +43,9 @@ def _uri_fields(uri: str) -> str:
     allowed = {"question", "zone"}
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(uri) if name is not None}
-    except ValueError as error:
+        if not fields - allowed:
+            uri.format(question="question", zone="zone")
+    except (ValueError, LookupError) as error:
         raise ValueError(f"{error}; the places that can be filled are {{question}} and {{zone}}") from error
     if unknown := fields - allowed:
         raise ValueError(f"{{{unknown.pop()}}} cannot be filled; the places that can are {{question}} and {{zone}}")

@@ -87,11 +87,13 @@ def write_block(work: Work, job: BlockJob, spec: RunSpec, models: Models) -> Rec
     seen = [one for one in everything if one.look.part != BEFORE]
     if work.imagery is None:
         region = np.where(grid.region_mask(spec.region, job.block), 0, Quality.OUTSIDE).astype(np.uint16)
-        stitched, seam = unread(region), {}
+        stitched, seam, audit = unread(region), {}, {}
     else:
         inner = slice(grid.halo_px, grid.halo_px + grid.block_px)
-        stitched = stitch(work.imagery.quality[inner, inner], seen)
+        quality = work.imagery.quality[inner, inner]
+        stitched = stitch(quality, seen)
         seam = seam_sums(grid, stitched.mask, work.imagery.quality, seen)
+        audit = audit_sums(work.gated, everything, quality)
     return target.writer.write_block(
         job,
         mask=stitched.mask,
@@ -111,7 +113,7 @@ def write_block(work: Work, job: BlockJob, spec: RunSpec, models: Models) -> Rec
         seconds=_seconds(work, everything),
         failures=work.failures,
         seam=seam,
-        audit=audit_sums(work.gated, everything),
+        audit=audit,
     )
 
 

@@ -95,11 +95,12 @@ class Gatekeeper:
         return None
 
 
-def audit_sums(gated: Iterable[GatedTile], seen: Sequence[Seen]) -> dict[str, int]:
+def audit_sums(gated: Iterable[GatedTile], seen: Sequence[Seen], quality: npt.NDArray[np.uint16]) -> dict[str, int]:
     """Sums behind the miss rate of one block and question: ``GATE gated``, ``GATE asked`` and ``GATE missed`` tiles.
 
-    A tile without data or under cloud is missed when something is found in it, an unchanged one when its mask differs
-    from the earlier picture's; either is looked at in one view.
+    A tile without data or under cloud is missed when something is found in it where `quality` (block_px, block_px)
+    has no blocking bit, an unchanged one when its mask differs from the earlier picture's; either is looked at in one
+    view. An audited tile whose answers did not all come to an end tells nothing and is not counted as asked.
     """
     sums: Counter[str] = Counter()
     for one in gated:
@@ -107,7 +108,10 @@ def audit_sums(gated: Iterable[GatedTile], seen: Sequence[Seen]) -> dict[str, in
         if one.audited:
             now = [s for s in seen if s.look.tile == one.look.tile and s.look.part != BEFORE and not s.look.view]
             then = [s for s in seen if s.look.tile == one.look.tile and s.look.part == BEFORE]
-            differs = _found(one.look, now) ^ _found(one.look, then)
+            if not all(claim.last.settled for looks in (now, then) for claim in claims(looks)):
+                continue
+            storable = (quality[one.look.core.slices] & BLOCKING) == 0
+            differs = (_found(one.look, now) ^ _found(one.look, then)) & storable
             missed = differs.mean() > CHANGED_SHARE if one.gate == "unchanged" else differs.any()
             sums[f"{one.gate} asked"] += 1
             sums[f"{one.gate} missed"] += int(missed)

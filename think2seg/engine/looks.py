@@ -189,16 +189,18 @@ def claims(seen: Iterable[Seen]) -> Iterator[Claim]:
     """Share out the pixels of a block's tiles among the looks at them.
 
     A tile's only look claims its core, and its views together: half of those that came to the commonest end must agree
-    on a pixel. Where a tile was asked again in quarters, a settled quarter claims its core alone; in a quarter that
-    stayed unsettled, what the whole look had named is drawn besides.
+    on a pixel. Where none did and the tile was asked again in quarters, a settled quarter claims its core alone; in a
+    quarter that stayed unsettled, what the whole look had named is drawn besides.
     """
     for _, group in groupby(in_order(seen), key=lambda one: one.look.tile):
         whole, *others = group
+        views = [whole, *(one for one in others if one.look.view)]
         quarters = [one for one in others if not one.look.view]
+        if not quarters or any(one.settled for one in views):
+            yield _agreeing(views)
+            continue
         for last in quarters:
             yield Claim(window=last.look.core, last=last, seen=(last,) if last.settled else (whole, last))
-        if not quarters:
-            yield _agreeing([whole, *others])
 
 
 def _agreeing(views: Sequence[Seen]) -> Claim:

@@ -102,6 +102,11 @@ def likeliest(logits: Tensor) -> Tensor:
     return logits.argmax(dim=-1)
 
 
+def rows_of(wanted: int, device: torch.device) -> int:
+    """Rows of a batch that shall have `wanted`: on a CPU whole groups."""
+    return -(-wanted // _GROUP_ON_CPU) * _GROUP_ON_CPU if device.type == "cpu" else wanted
+
+
 class Batch:
     """Rows of one shape over one cache. All questions of a tile share its image's keys and values."""
 
@@ -118,8 +123,8 @@ class Batch:
     ) -> None:
         """Allocate a batch of at least `rows` rows, on a CPU of whole groups."""
         on_cpu = decoder.device.type == "cpu"
-        self._group = _GROUP_ON_CPU if on_cpu else rows
-        self.n_rows = -(-rows // self._group) * self._group
+        self.n_rows = rows_of(rows, decoder.device)
+        self._group = _GROUP_ON_CPU if on_cpu else self.n_rows
         self._at_once = 1 if on_cpu else min(_TILES_AT_ONCE, self.n_rows)
         self._decoder, self._vision, self._classes, self._limits = decoder, vision, classes, limits
         self._scripts, self._choice = scripts, choose

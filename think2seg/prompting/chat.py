@@ -96,7 +96,7 @@ class ChatClient:
                 response = self._http.request(method, path, json=body)
             except httpx.TimeoutException:
                 return _Trouble(f"gave no answer within {self._config.timeout_s:g} s", _CHECK_LOG)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 return _Trouble(f"cannot be reached, or broke off: {error}", _CHECK_LOG)
         return self._read(response)
 
@@ -111,7 +111,7 @@ class ChatClient:
             return _Trouble(what, _CHECK_LOG, busy=status in _BUSY, wait_s=_retry_after_s(response))
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if isinstance(answer, dict):
             return answer
@@ -154,7 +154,7 @@ def _retry_after_s(response: httpx.Response) -> float:
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return 0.0
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

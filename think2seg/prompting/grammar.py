@@ -75,8 +75,16 @@ def repair_elements(body: str) -> Elements | None:
     """Elements of a broken list as ``json_repair`` guesses them, or None where it finds none."""
     source = _list_source(body)
     # Wrapped in one more list: of several lists in a row, json_repair would keep the last alone.
-    value = None if source is None else json_repair.loads(f"[{source}]")
+    value = None if source is None else _repaired(f"[{source}]")
     return Elements(value, complete=True) if isinstance(value, list) and value else None
+
+
+def _repaired(text: str) -> object:
+    """What ``json_repair`` makes of a text; None where it gives up, as at too many levels of brackets of any kind."""
+    try:
+        return json_repair.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _list_source(body: str) -> str | None:

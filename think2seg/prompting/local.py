@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 import transformers
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from think2seg.errors import ModelError
@@ -59,8 +60,7 @@ class LocalPrompter:
         self.template: Template = folder_template(folder, description, template)
         self._calibration = description.presence
         self._device = choose_device(device)
-        self._processor, self._model = _load(folder, choose_dtype(dtype, self._device))
-        self._model.to(self._device)
+        self._processor, self._model = _load(folder, choose_dtype(dtype, self._device), self._device)
         tokenizer = self._processor.tokenizer
         self._generation = GenerationConfig(
             do_sample=False,
@@ -165,16 +165,17 @@ class LocalPrompter:
         )
 
 
-def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     transformers.logging.disable_progress_bar()
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         model = load_whole(Qwen2_5_VLForConditionalGeneration, folder, dtype=dtype, attn_implementation="sdpa")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        model.to(device)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{folder} cannot be loaded as a prompter: {error}",
             "Allowed is a transformers folder of a Qwen2.5-VL model with its processor.",
-            "Choose another models.prompter.path.",
+            "Choose another models.prompter.path, or a device that has room for it.",
         ) from error
     if processor.chat_template is None:
         raise ModelError(

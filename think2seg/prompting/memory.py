@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from think2seg.config import LocalPrompter
+from think2seg.prompting.batch import rows_of
 from think2seg.prompting.folder import read_description
 from think2seg.segmentation import memory
 from think2seg.segmentation.devices import choose_device, choose_dtype
@@ -48,10 +49,11 @@ class PrompterShape:
         """Memory for `batch` tiles at a time; with what the process holds on `device`, if one is given."""
         image_tokens = math.ceil(frame_px / _MERGED_PX) ** 2
         prompt_tokens = image_tokens + TEXT_TOKENS
+        rows = batch if device is None else rows_of(batch, device)
         widest = max(prompt_tokens * self.widest, 4 * image_tokens * self.vision_widest)
         return Need(
             weights=self.parameters * BYTES[dtype],
-            cache=batch * (prompt_tokens + max_new_tokens) * self.cache_bytes_per_token(dtype),
+            cache=rows * (prompt_tokens + max_new_tokens) * self.cache_bytes_per_token(dtype),
             working=_LIVE_ACTIVATIONS * batch * widest * BYTES[dtype],
             runtime=runtime_bytes(device) if device is not None else 0,
         )
@@ -122,5 +124,8 @@ TODO = (
 def _parameters(path: Path) -> int:
     """Numbers in a safetensors file, from its header alone: eight bytes of length, then JSON."""
     with path.open("rb") as stream:
-        header: Mapping[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        length = int.from_bytes(stream.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError(f"{path} is no whole safetensors file")
+        header: Mapping[str, Any] = json.loads(stream.read(length))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 class Pace:
     """A bound on the requests under way, shared by the threads that make them.
 
-    A push-back halves the bound and holds every further request until the server wants to be asked again; each success
-    after that lets it grow by a little, up to `most`.
+    A push-back halves the bound, once for all requests that meet the same one, and holds every further request until
+    the server wants to be asked again; each success after that lets it grow by a little, up to `most`.
     """
 
     def __init__(self, most: int) -> None:
@@ -44,8 +44,10 @@ class Pace:
     def push_back(self, wait_s: float) -> None:
         """The server is too busy: fewer requests, and none for `wait_s` seconds."""
         with self._changed:
-            self._bound = max(1.0, self._bound / 2)
-            self._held_until = max(self._held_until, time.monotonic() + wait_s)
+            now = time.monotonic()
+            if now >= self._held_until:
+                self._bound = max(1.0, self._bound / 2)
+            self._held_until = max(self._held_until, now + wait_s)
 
     def success(self) -> None:
         """A request was answered."""

@@ -103,13 +103,13 @@ class ServedPrompter:
                 raise TypeError("content is no text")
             steps = _steps(choice)
             presence = _presence(steps)
-        except (LookupError, TypeError, ValueError) as error:
+            told = (answer.get("usage") or {}).get("completion_tokens")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(
                 f"The prompter's server at {self._config.url} does not answer as a chat model: {error!r}",
-                "choices[0].message.content, and logprobs.content if any, as OpenAI's chat completions have them.",
+                "choices[0].message.content, and logprobs and usage if any, as OpenAI's chat completions have them.",
                 "Check models.prompter.url and the server's version; presence: false does without logprobs.",
             ) from error
-        told = (answer.get("usage") or {}).get("completion_tokens")
         return Reply(
             text=text,
             finish="stop" if choice.get("finish_reason") == "stop" else "length",

@@ -11,7 +11,7 @@ from think2seg.config import Sam2Segmenter as Sam2SegmenterConfig
 from think2seg.config import Segmenter as SegmenterConfig
 from think2seg.segmentation.protocol import Drawn, Prompt, Segmenter
 
-__all__ = ["Drawn", "Prompt", "Segmenter", "load_segmenter"]
+__all__ = ["Drawn", "Prompt", "Segmenter", "check_segmenter", "load_segmenter"]
 
 
 def load_segmenter(config: SegmenterConfig, path: Path | None, *, digest: str) -> Segmenter:
@@ -27,3 +27,19 @@ def load_segmenter(config: SegmenterConfig, path: Path | None, *, digest: str) -
     from think2seg.segmentation.sam import SamSegmenter
 
     return SamSegmenter(path, digest=digest, dtype=config.dtype, device=config.device)
+
+
+def check_segmenter(config: SegmenterConfig, path: Path | None) -> None:
+    """Raise ModelError when `path` plainly holds no such segmenter, or its device is not there; loads no weights."""
+    from think2seg.segmentation.devices import choose_device
+
+    assert path is not None
+    choose_device(config.device)
+    if isinstance(config, Sam2SegmenterConfig):
+        from think2seg.segmentation.sam2 import read_config
+
+        read_config(path)
+    elif path.is_dir():
+        from think2seg.segmentation.architecture import described
+
+        described(path)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segment_anything.modeling import (
     ImageEncoderViT,
@@ -116,17 +117,19 @@ def build_sam(architecture: Mapping[str, Any]) -> Sam:
 def described(folder: Path) -> dict[str, Any]:
     """What a segmenter folder says of itself; raises ModelError when it is none."""
     path = folder / FOLDER_FILE
-    if not path.is_file():
+    if missing := [name for name in (FOLDER_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]:
         raise ModelError(
-            f"The segmenter folder {folder} holds no {FOLDER_FILE}.",
+            f"The segmenter folder {folder} holds no {missing[0]}.",
             f"A segmenter folder holds {FOLDER_FILE} and {WEIGHTS_FILE}.",
             "Give a folder that `think2seg train` has exported.",
         )
-    description: dict[str, Any] = json.loads(path.read_text())
-    if description.get("kind") != "sam":
-        raise ModelError(
-            f"{path} is of kind {description.get('kind')!r}.", "The kind must be 'sam'.", "Choose another folder."
-        )
+    try:
+        description: dict[str, Any] = json.loads(path.read_bytes())
+        kind = description.get("kind")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", "A JSON object.", "Export the folder again.") from error
+    if kind != "sam":
+        raise ModelError(f"{path} is of kind {kind!r}.", "The kind must be 'sam'.", "Choose another folder.")
     return description
 
 
@@ -135,14 +138,14 @@ def load_sam_folder(folder: Path) -> Sam:
 
     Raises ModelError when the folder is not one or its weights do not fit its architecture.
     """
-    sam = build_sam(described(folder)["architecture"])
-    weights = {name: value.float() for name, value in load_file(folder / WEIGHTS_FILE).items()}
+    description = described(folder)
     try:
-        sam.load_state_dict(weights)
-    except RuntimeError as error:
+        sam = build_sam(description["architecture"])
+        sam.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS_FILE).items()})
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"{folder / WEIGHTS_FILE} does not fit the architecture in {folder / FOLDER_FILE}.",
-            "Both must come from one training run.",
+            f"{folder} cannot be loaded as a segmenter: {error}",
+            f"{WEIGHTS_FILE}, whole, and the architecture in {FOLDER_FILE} must come from one training run.",
             "Export the folder again.",
         ) from error
     return sam.eval()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, Sam2Config, Sam2ImageProcessor, Sam2Model
 
@@ -67,19 +69,32 @@ class Sam2Segmenter(BatchedSegmenter[list[Tensor]]):
         return outputs.pred_masks[:, 0, 0], outputs.iou_scores[:, 0, 0]
 
 
-def _load(path: Path) -> tuple[Any, Any]:
-    transformers.logging.disable_progress_bar()
-    try:
+def read_config(path: Path) -> Sam2Config:
+    """The configuration of the SAM 2 in a checkpoint folder; raises ModelError when it holds none."""
+    with _explained(path):
         held = AutoConfig.from_pretrained(path, local_files_only=True).to_dict()
         if held["model_type"] not in _KINDS:
             raise ValueError(f"it is of type {held['model_type']}")
-        parts = {name: held[name] for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")}
+        parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+        return Sam2Config(**{name: held[name] for name in parts})
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    transformers.logging.disable_progress_bar()
+    config = read_config(path)
+    with _explained(path):
         processor = Sam2ImageProcessor.from_pretrained(path, local_files_only=True)
-        model = load_whole(Sam2Model, path, config=Sam2Config(**parts), dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        return processor, load_whole(Sam2Model, path, config=config, dtype=torch.float32)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Errors of loading as a ModelError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{path} cannot be loaded as a SAM 2 segmenter: {error}",
             "Allowed is a transformers folder such as facebook/sam2.1-hiera-small.",
             "Choose another models.segmenter.path, or kind: sam for a segment-anything checkpoint.",
         ) from error
-    return processor, model
