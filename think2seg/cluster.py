@@ -246,14 +246,14 @@ class _LocalCluster(distributed.LocalCluster):
 
     def __init__(self, gpus: Sequence[str], **options: Any) -> None:
         self._gpus = list(gpus)
-        super().__init__(**options)
+        super().__init__(**options)  # type: ignore[no-untyped-call]
         if gpus:
-            self.scale(len(gpus))
+            self.scale(len(gpus))  # type: ignore[no-untyped-call]
             self.wait_for_workers(len(gpus))
 
     def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
         """Name and start options of the next worker."""
-        ((name, spec),) = super().new_worker_spec().items()
+        ((name, spec),) = super().new_worker_spec().items()  # type: ignore[no-untyped-call]
         if not self._gpus:
             return {name: spec}
         options = spec["options"]
