@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,17 @@ def test_an_unreadable_answer_adds_its_truth_to_the_union(tmp_path: Path) -> Non
     assert [score.status for score in result.scores] == ["ok", "unparsable"]
     assert result.figures["cIoU"][0] == pytest.approx(0.5, abs=0.02)
     assert result.figures["parsed"][0] == 0.5
+
+
+@pytest.mark.parametrize("status", ["ok", "truncated", "unknown concept", "unparsable"])
+@pytest.mark.parametrize("instances", [0, 1])
+def test_only_a_whole_answer_without_instances_says_that_nothing_is_there(status: str, instances: int) -> None:
+    absent = Score(item="a", number=0, category="", status=status, instances=instances,
+                   intersection_px=0, union_px=0, truth_px=0)  # fmt: skip
+    right = status == "ok" and not instances
+    assert absent.iou == figures([absent])["no-target right"][0] == right
+    drawn = replace(absent, intersection_px=2, union_px=4, truth_px=3)
+    assert drawn.iou == (0.5 if status in ("ok", "truncated") else 0)
 
 
 def test_what_is_known_is_not_asked_again(folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import shapely
 
 from think2seg.errors import ConfigError
 from think2seg.learning.gate import Answered, Contender, Cost, judge, paired_interval, require_apart
-from think2seg.learning.verdict import Check, Limits, Verdict, verdict_markdown
+from think2seg.learning.verdict import RULE, Check, Limits, Verdict, verdict_markdown
 
 N = 120
 CHEAP = Cost(latency_s=1.0, memory_bytes=2**30)
@@ -170,6 +170,10 @@ def test_plain_form_and_page() -> None:
     verdict = verdict_of(answers(noise(1, -0.1)))
     again = Verdict.from_dict(json.loads(json.dumps(verdict.to_dict(), allow_nan=False)))
     assert again.to_dict() == verdict.to_dict()
+    assert (again.rule, Verdict.from_dict({k: v for k, v in verdict.to_dict().items() if k != "rule"}).rule) == (
+        RULE,
+        1,
+    )
     page = verdict_markdown(verdict)
     assert page.startswith("# The candidate is refused\n")
     assert "| **no** | gain | Measurably worse: gIoU" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,15 @@ def test_a_verdict_against_a_champion_of_the_past_does_not_count(registry: Regis
     promote(registry, "2")
     with pytest.raises(ConfigError, match=r"the champion is think2seg-prompter/2"):
         promote(registry, "3")
+
+
+def test_a_verdict_under_an_older_rule_of_scoring_does_not_count(registry: Registry, tmp_path: Path) -> None:
+    version, champion = trained(registry, tmp_path, "a"), registry.named("champion")
+    note_verdict(registry, version, replace(verdict(version.digest, champion.digest), rule=1))
+    version = registry.named("2")
+    assert known_verdict(version, champion, frozen_set="f" * 32, segmenter="5" * 32, limits=Limits()) is None
+    with pytest.raises(ConfigError, match="older rule of scoring"):
+        promote(registry)
 
 
 def test_a_verdict_is_known_again_only_for_the_same_comparison(registry: Registry, tmp_path: Path) -> None:

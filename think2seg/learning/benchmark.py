@@ -56,10 +56,15 @@ class Score:
 
     @property
     def iou(self) -> float:
-        """1 for a right *nothing here*; 0 for what cannot be read."""
-        if self.status == "unparsable":
+        """0 for what cannot be read or is not understood; where nothing is there, 1 for an answer that says so, else 0.
+
+        A change of this rule is a new `think2seg.learning.verdict.RULE`.
+        """
+        if self.status in ("unparsable", "unknown concept"):
             return 0.0
-        return 1.0 if self.union_px == 0 else self.intersection_px / self.union_px
+        if not self.truth_px:
+            return float(self.status == "ok" and not self.instances)
+        return self.intersection_px / self.union_px
 
     @property
     def key(self) -> str:

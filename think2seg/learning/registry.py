@@ -27,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from think2seg.errors import ConfigError, ModelError
 from think2seg.learning.card import CARD, Training, model_card, told_by
 from think2seg.learning.footprints import read_footprints, write_footprints
-from think2seg.learning.verdict import Limits, Verdict
+from think2seg.learning.verdict import RULE, Limits, Verdict
 from think2seg.registry import MODEL, Registry, Version, bundled, weights_digest
 from think2seg.registry.mlflow import explained, metric_name
 from think2seg.registry.store import TAG
@@ -92,16 +92,13 @@ def note_verdict(registry: Registry, version: Version, verdict: Verdict) -> None
 def known_verdict(
     version: Version, champion: Version, *, frozen_set: str, segmenter: str, limits: Limits
 ) -> Verdict | None:
-    """The verdict that is kept with a version, where it is about that champion, set, segmenter and limits."""
+    """The verdict that is kept with a version, where it is about that champion, set, segmenter, limits and rule."""
     told = version.document("verdict")
     verdict = Verdict.from_dict(told) if told else None
-    asked = (version.digest, champion.digest, frozen_set, segmenter, limits)
-    if (
-        verdict
-        and (verdict.candidate, verdict.champion, verdict.frozen_set, verdict.segmenter, verdict.limits) == asked
-    ):
-        return verdict
-    return None
+    if verdict is None:
+        return None
+    about = (verdict.candidate, verdict.champion, verdict.frozen_set, verdict.segmenter, verdict.limits, verdict.rule)
+    return verdict if about == (version.digest, champion.digest, frozen_set, segmenter, limits, RULE) else None
 
 
 def training_footprints(registry: Registry, version: Version) -> dict[str, BaseGeometry]:
@@ -276,6 +273,12 @@ def _require_passed(version: Version, champion: Version) -> None:
             f"The verdict on {version.name} compares it with {told['champion'][:12]}; the champion is "
             f"{champion.name} ({champion.digest[:12]}).",
             "A promotion needs a passing verdict against the champion of now.",
+            todo,
+        )
+    if told.get("rule", 1) != RULE:
+        raise ConfigError(
+            f"The verdict on {version.name} rests on an older rule of scoring.",
+            "A promotion needs a passing verdict under the rule of now.",
             todo,
         )
     if not told["passed"]:

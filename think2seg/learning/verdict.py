@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+RULE = 2
+"""Version of the rule that scores an answer; a verdict under another one is not given again, nor promoted on."""
 SCENES = 800
 """Simulated scenes of the gate's own set, and as many tiles of the embedded imagery."""
 
@@ -70,6 +72,8 @@ class Verdict:
     figures: tuple[Figure, ...]
     checks: tuple[Check, ...]
     limits: Limits
+    rule: int = RULE
+    """`RULE` of the time."""
 
     @property
     def passed(self) -> bool:
@@ -104,6 +108,7 @@ class Verdict:
             figures=tuple(Figure(**figure) for figure in figures),
             checks=tuple(Check(**check) for check in plain["checks"]),
             limits=Limits(**plain["limits"]),
+            rule=plain.get("rule", 1),
         )
 
 
