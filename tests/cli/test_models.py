@@ -16,8 +16,8 @@ from support.registries import aliases, make_weights, verdict
 from support.standins import TEMPLATE, DarkPrompter, DarkSegmenter
 
 from think2seg.learning import comparison
-from think2seg.learning.comparison import compare, dataset_digest, held_out_set
-from think2seg.learning.datasets import Dataset, read_dataset
+from think2seg.learning.comparison import compare, held_out_set
+from think2seg.learning.datasets import Dataset, dataset_digest, read_dataset
 from think2seg.learning.registry import note_verdict
 from think2seg.learning.verdict import Limits
 from think2seg.prompting import load_template

@@ -162,6 +162,33 @@ def test_what_is_known_is_not_asked_again(folder: Path, tmp_path: Path) -> None:
         evaluate_dataset(dataset, first, DarkSegmenter(digest="t" * 32), out)
 
 
+def test_the_same_names_with_other_masks_are_other_data(tmp_path: Path) -> None:
+    add(tmp_path / "d", "a", (10, 10, 50, 50))
+    add(tmp_path / "e", "a", (10, 10, 50, 50), truth=(10, 10, 50, 30))
+    evaluate_dataset(read_earthreason(tmp_path / "d", "test"), *pair(), tmp_path / "out")
+    with pytest.raises(ConfigError, match="scores of something else"):
+        evaluate_dataset(read_earthreason(tmp_path / "e", "test"), *pair(), tmp_path / "out")
+
+
+def test_a_kill_while_what_is_known_is_sifted_loses_no_answer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, log = read_earthreason(folder, "test"), tmp_path / "out" / "scores.jsonl"
+    log.parent.mkdir()
+    log.touch()
+    evaluate_dataset(dataset, *pair(), log.parent)
+    held = log.read_text()
+
+    def die(path: Path, *_: object, **__: object) -> None:
+        path.open("w").close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", die)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_dataset(dataset, *pair(), log.parent)
+    assert log.read_text() == held
+
+
 def test_an_image_that_cannot_be_read_is_told_and_never_replaced(folder: Path, tmp_path: Path) -> None:
     image = folder / "test" / "images" / "a.png"
     image.write_bytes(image.read_bytes()[:60])

@@ -21,7 +21,7 @@ from PIL import Image as PilImage
 
 from think2seg.config import LocalPrompter
 from think2seg.errors import ConfigError
-from think2seg.learning.datasets import Dataset, Item, Odd
+from think2seg.learning.datasets import Dataset, Item, Odd, dataset_digest
 from think2seg.learning.suite.sheet import outlined
 from think2seg.learning.suite.tables import Table
 from think2seg.prompting import Answer, Ask, Prompter, Reply, answers_of, load_prompter, parse_answer
@@ -142,7 +142,7 @@ def evaluate_dataset(
 ) -> DatasetResult:
     """Ask every question of a split, draw the answers, compare; figures, pictures and masks are left in `out`.
 
-    What `out` holds of the same pair and split is not asked again.
+    What `out` holds of the same pair and the same questions, images and masks is not asked again.
 
     Raises
     ------
@@ -154,6 +154,7 @@ def evaluate_dataset(
     about = {
         "dataset": dataset.name,
         "split": dataset.split,
+        "data": dataset_digest(dataset),
         "prompter": prompter.digest,
         "template": prompter.template.digest,
         "segmenter": segmenter.digest,
@@ -239,18 +240,21 @@ def _interval(
 def _known(path: Path, about: dict[str, Any], items: Iterable[Item]) -> list[Score]:
     """Scores of whole items that an earlier evaluation left; the file's first line, written here, says of what."""
     head = json.dumps(about) + "\n"
-    held, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else [head]
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    held, *lines = text.splitlines(keepends=True) or [head]
     if held != head:
         raise ConfigError(
             f"{path} holds scores of something else: {held.strip()}",
-            "One folder holds the scores of one pair on one split.",
+            "One folder holds the scores of one pair on the questions, images and masks of one split.",
             "Give another --out.",
         )
     found = [Score(**json.loads(line)) for line in lines if line.endswith("\n")]
     counts = Counter(score.item for score in found)
     whole = {item.id for item in items if counts[item.id] == len(item.questions)}
     kept = [score for score in found if score.item in whole]
-    path.write_text(head + "".join(json.dumps(asdict(score)) + "\n" for score in kept), encoding="utf-8")
+    draft = path.with_suffix(".draft")
+    draft.write_text(head + "".join(json.dumps(asdict(score)) + "\n" for score in kept), encoding="utf-8")
+    draft.replace(path)
     return kept
 
 

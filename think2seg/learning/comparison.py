@@ -10,7 +10,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from think2seg.config import LocalPrompter
 from think2seg.cube.ledger import model_version
 from think2seg.learning.benchmark import DatasetResult, OnProgress, Score, evaluate_dataset, load_pair
-from think2seg.learning.datasets import Dataset, read_dataset
+from think2seg.learning.datasets import Dataset, dataset_digest, read_dataset
 from think2seg.learning.gate import Answered, Contender, Cost, judge, require_apart
 from think2seg.learning.registry import known_verdict, note_verdict, training_footprints
 from think2seg.learning.suite.asking import balanced_questions, truth_of
@@ -179,15 +178,6 @@ def memory_of(path: str) -> int:
     if need is not None:
         return need.total
     return sum(file.stat().st_size for file in weights.rglob("*") if file.is_file())
-
-
-def dataset_digest(dataset: Dataset) -> str:
-    """Sha256 (32 hex digits) of a split's questions, images and masks."""
-    total = sha256()
-    for item in dataset.items:
-        files = (sha256(path.read_bytes()).hexdigest() for path in (item.image, item.mask, item.doubt) if path)
-        total.update(json.dumps([item.id, item.questions, item.category, *files]).encode())
-    return total.hexdigest()[:32]
 
 
 def held_out_set(folder: Path, n: int) -> Dataset:

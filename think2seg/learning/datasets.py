@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import get_args
 
@@ -142,6 +143,19 @@ def read_dataset(name: str, folder: Path, split: str) -> Dataset:
     if name not in READERS:
         raise ConfigError(f"--dataset {name}", f"Readers: {', '.join(sorted(READERS))}.", "Choose one of these.")
     return READERS[name](folder, split)
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Sha256 (32 hex digits) of a split's questions, images and masks; a file that is missing counts as such."""
+    total = sha256()
+    for item in dataset.items:
+        files = (_file_digest(path) for path in (item.image, item.mask, item.doubt) if path)
+        total.update(json.dumps([item.id, item.questions, item.category, *files]).encode())
+    return total.hexdigest()[:32]
+
+
+def _file_digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
 def _mask(path: Path, side: int) -> Mask:

@@ -15,8 +15,7 @@ from PIL import Image as PilImage
 
 from think2seg.config.digests import content_digest
 from think2seg.errors import ConfigError, ImageryError
-from think2seg.learning.comparison import dataset_digest
-from think2seg.learning.datasets import Dataset, Item, read_dataset
+from think2seg.learning.datasets import Dataset, Item, dataset_digest, read_dataset
 from think2seg.learning.evaluate import Sample
 from think2seg.learning.rewards import Target
 from think2seg.learning.settings import ReinforcementData
