@@ -41,6 +41,14 @@ def test_nothing_is_registered_at_first(think2seg: Think2Seg) -> None:
         assert "think2seg models register FOLDER" in outcome.err
 
 
+def test_a_registered_version_is_not_calibrated(candidate: Any, think2seg: Think2Seg, tmp_path: Path) -> None:
+    for name in ("champion", "candidate"):
+        outcome = think2seg("evaluate", "--prompter", name, "--calibrate", "--out", tmp_path / "out")
+        assert outcome.code == 2
+        assert "Registered weights never change" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_from_registered_to_champion_and_back(candidate: Any, think2seg: Think2Seg) -> None:
     assert (candidate["version"], candidate["aliases"]) == (2, ["candidate"])
     refused = think2seg("models", "promote", "--json")

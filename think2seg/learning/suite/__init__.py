@@ -7,6 +7,6 @@ sampled answers could teach reinforcement. Each beside the baselines a user woul
 
 from __future__ import annotations
 
-from think2seg.learning.suite.run import PARTS, SuiteResult, run_suite, write_calibration
+from think2seg.learning.suite.run import PARTS, SuiteResult, correctable, run_suite, write_calibration
 
-__all__ = ["PARTS", "SuiteResult", "run_suite", "write_calibration"]
+__all__ = ["PARTS", "SuiteResult", "correctable", "run_suite", "write_calibration"]

@@ -21,7 +21,7 @@ from think2seg.learning.suite.sheet import best_and_worst, contact_sheet
 from think2seg.learning.suite.tables import Table, compared_table, per_concept_table, summary_table
 from think2seg.prompting import Prompter, load_prompter
 from think2seg.prompting.folder import DESCRIPTION
-from think2seg.registry import resolve, weights_digest
+from think2seg.registry import prompter_weights, resolve, weights_digest
 from think2seg.samples.labelled import LabelledImage, Split
 from think2seg.samples.phrasings import phrasings
 from think2seg.samples.real import load_tiles
@@ -293,6 +293,22 @@ def run_suite(
     (out / "report.md").write_text(result.markdown())
     (out / "report.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     return result
+
+
+def correctable(prompter: str) -> Path:
+    """The folder of a prompter whose presence may be corrected; `prompter` as a monitor's `models.prompter.path`.
+
+    Raises ConfigError for a registered version, ModelError when there are no such weights.
+    """
+    weights = prompter_weights(LocalPrompter(path=prompter))
+    if weights.version:
+        raise ConfigError(
+            f"--calibrate {prompter}, which is {weights.version}",
+            "Registered weights never change.",
+            "Calibrate the folder before registering it: --prompter FOLDER.",
+        )
+    assert weights.path is not None
+    return weights.path
 
 
 def write_calibration(folder: Path, platt: Platt) -> None:
