@@ -37,4 +37,6 @@ def import_review(folder: str, store: str = "out/samples", cube: str | None = No
     if done.added:
         resource = {"prefect.resource.id": f"think2seg.samples.{Path(store).name}", "prefect.resource.name": store}
         emit_event("think2seg.labels.reviewed", resource=resource, payload=done.event())
-    return Completed(message=f"{done.added} samples added, {done.known} were known already.")
+    return Completed(
+        message=f"{done.added} samples added, {done.known} were known already, {done.withdrawn} withdrawn."
+    )

@@ -126,7 +126,7 @@ def test_a_review_that_brings_labels_is_told(
     review.verdicts({unit.id: "accept" for unit in review.manifest.units})
     with temporary_settings({PREFECT_API_URL: orchestra.env["PREFECT_API_URL"]}):
         first, second = (import_review(str(review.folder), store, return_state=True) for _ in range(2))
-    assert first.message.endswith("added, 0 were known already.")
+    assert first.message.endswith("added, 0 were known already, 0 withdrawn.")
     assert second.message.startswith("0 samples added")
     (event,) = events(orchestra, "think2seg.labels.reviewed")
     assert event["payload"]["added"] == event["payload"]["train"] + event["payload"]["held_out"]

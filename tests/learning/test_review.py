@@ -225,6 +225,23 @@ def test_a_redrawn_mask_replaces_the_first_one(review: Review, tmp_path: Path) -
     assert second.figures.users.value < 1
 
 
+@pytest.mark.parametrize("word", ["reject", "unsure"])
+def test_a_verdict_that_is_withdrawn_takes_its_sample_along(review: Review, tmp_path: Path, word: str) -> None:
+    store, units = tmp_path / "samples", [unit.id for unit in review.manifest.units]
+    review.verdicts(dict.fromkeys(units, "accept"))
+    first = import_review(review.folder, store)
+    kept = read_index(store).query("split == 'train'")["unit"].iloc[0]
+    review.verdicts({unit: word for unit in units if unit != kept})  # of which nothing is said any more
+    second = import_review(review.folder, store)
+    assert (second.added, second.withdrawn) == (0, first.added - 1)
+    assert second.digest != first.digest
+    assert list(read_index(store)["unit"]) == [kept]
+    assert len(training_ground(store)) == 1
+    assert import_review(review.folder, store).withdrawn == 0
+    review.verdicts(dict.fromkeys(units, "accept"))
+    assert import_review(review.folder, store).digest == first.digest
+
+
 def test_figures_follow_the_truth(review: Review, tmp_path: Path) -> None:
     """Where the map has twice the lake, the reviewed area is about half of it."""
     half = {unit.id: (mapped(review, unit.id) == 1) for unit in review.manifest.units}

@@ -65,7 +65,8 @@ def review_import(
     if done.note:
         stderr.print(done.note, markup=False)
     stdout.print(
-        f"samples: {done.added} added, {done.known} known ({done.train} train, {done.held_out} held out): {done.store}",
+        f"samples: {done.added} added, {done.known} known, {done.withdrawn} withdrawn "
+        f"({done.train} train, {done.held_out} held out): {done.store}",
         markup=False,
         soft_wrap=True,
     )

@@ -4,7 +4,8 @@
 
     STORE/images/<sample>.tif    RGB, georeferenced
     STORE/masks/<sample>.tif     0 absent, 255 present
-    STORE/index/*.parquet        GeoParquet, one row per sample; a later row of the same unit replaces an earlier one
+    STORE/index/*.parquet        GeoParquet, one row per sample; a later row of the same unit replaces an earlier one,
+                                 and withdraws it where its split is empty
     STORE/splits/*.json          what ground is held out, per cube
 
 A sample's name is the digest of its contents, so that writing one again changes nothing. The index is written last.
@@ -13,13 +14,15 @@ A sample's name is the digest of its contents, so that writing one again changes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import shapely
 from affine import Affine
@@ -32,6 +35,9 @@ from think2seg.learning.review.splits import Footprint, too_close
 from think2seg.samples.labelled import Image, Mask, Split
 
 IMAGES, MASKS, INDEX = "images", "masks", "index"
+_WITHDRAWN = ""
+type Unit = tuple[str, str]
+"""Digest of a cube's identity, and a unit of its reviews."""
 COLUMNS = (
     "sample",
     "cube",
@@ -92,20 +98,22 @@ class Added:
     added: int
     known: int
     """Were there already."""
+    withdrawn: int
+    """Are shown no more."""
     digest: str
     """Of all that the store holds now."""
 
 
-def problems(samples: Sequence[Sample], held: gpd.GeoDataFrame) -> list[str]:
-    """What is wrong with samples, each with its row; `held` is the store's index."""
+def problems(samples: Sequence[Sample], held: gpd.GeoDataFrame, withdrawn: Collection[Unit] = ()) -> list[str]:
+    """What is wrong with samples, each with its row; `held` is the store's index, without those to be `withdrawn`."""
     found: list[str] = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[Unit] = set()
     for row, one in enumerate(samples):
         found += [f"sample {row} (unit {one.unit}): {reason}" for reason in _faults(one)]
         if (one.cube, one.unit) in seen:
             found.append(f"sample {row} (unit {one.unit}): the unit is there twice")
         seen.add((one.cube, one.unit))
-    return found or _split_problems(samples, held)
+    return found or _split_problems(samples, held[~_of(held, {*seen, *withdrawn})])
 
 
 def _faults(one: Sample) -> Iterator[str]:
@@ -116,9 +124,12 @@ def _faults(one: Sample) -> Iterator[str]:
         yield "no coordinate reference system"
 
 
-def _split_problems(samples: Sequence[Sample], held: gpd.GeoDataFrame) -> list[str]:
-    fresh = {(one.cube, one.unit) for one in samples}
-    kept = held[[key not in fresh for key in zip(held["cube"], held["unit"], strict=True)]] if len(held) else held
+def _of(index: gpd.GeoDataFrame, units: Collection[Unit]) -> npt.NDArray[np.bool_]:
+    """Which rows of an index are of these units."""
+    return np.array([key in units for key in zip(index["cube"], index["unit"], strict=True)], np.bool_)
+
+
+def _split_problems(samples: Sequence[Sample], kept: gpd.GeoDataFrame) -> list[str]:
     sides: dict[str, list[tuple[str, Footprint]]] = {"train": [], "held_out": []}
     for row, one in enumerate(samples):
         sides[one.split].append((f"sample {row} (unit {one.unit})", one.ground))
@@ -133,8 +144,8 @@ def _split_problems(samples: Sequence[Sample], held: gpd.GeoDataFrame) -> list[s
     ]
 
 
-def add(store: Path, samples: Sequence[Sample]) -> Added:
-    """Add samples to a store, all or none; those it holds already are left alone.
+def add(store: Path, samples: Sequence[Sample], withdrawn: Collection[Unit] = ()) -> Added:
+    """Add samples to a store and withdraw those of other units, all or none; what it holds already is left alone.
 
     Raises
     ------
@@ -142,7 +153,7 @@ def add(store: Path, samples: Sequence[Sample]) -> Added:
         A mask of another size, no CRS, a unit twice, or a training sample less than one tile away from a held-out one.
     """
     held = read_index(store)
-    refuse(problems(samples, held), "")
+    refuse(problems(samples, held, withdrawn), "")
     latest = dict(zip(zip(held["cube"], held["unit"], strict=True), held["sample"], strict=True))
     new = [one for one in samples if latest.get((one.cube, one.unit)) != one.id]
     for name in (IMAGES, MASKS, INDEX):
@@ -157,9 +168,11 @@ def add(store: Path, samples: Sequence[Sample]) -> Added:
             work = store / name / f".{one.id}.{os.getpid()}.partial.tif"
             write_raster(work, values, geobox)
             os.replace(work, store / name / f"{one.id}.tif")
-    if new:
-        _append(store, new)
-    return Added(added=len(new), known=len(samples) - len(new), digest=digest_of(store))
+    gone = held[_of(held, withdrawn)].assign(split=_WITHDRAWN)
+    rows = [*map(_row, new), *gone.to_dict("records")]
+    if rows:
+        _append(store, rows)
+    return Added(added=len(new), known=len(samples) - len(new), withdrawn=len(gone), digest=digest_of(store))
 
 
 def refuse(found: Sequence[str], folder: str) -> None:
@@ -175,7 +188,7 @@ def refuse(found: Sequence[str], folder: str) -> None:
 
 
 def read_index(store: Path) -> gpd.GeoDataFrame:
-    """The latest row of every unit, in order of units; columns `COLUMNS`, geometry in WGS 84.
+    """The latest row of every unit that is not withdrawn, in order of units; columns `COLUMNS`, geometry in WGS 84.
 
     Raises
     ------
@@ -191,7 +204,7 @@ def read_index(store: Path) -> gpd.GeoDataFrame:
     if not parts:
         return gpd.GeoDataFrame({name: [] for name in COLUMNS}, geometry="geometry", crs="EPSG:4326")
     rows = pd.concat(parts, ignore_index=True).drop_duplicates(["cube", "unit"], keep="last")
-    return rows.sort_values(["cube", "unit"], ignore_index=True)
+    return rows[rows["split"] != _WITHDRAWN].sort_values(["cube", "unit"], ignore_index=True)
 
 
 def training_ground(store: Path) -> dict[str, BaseGeometry]:
@@ -208,12 +221,11 @@ def digest_of(store: Path) -> str:
     return sha256("\n".join(rows).encode()).hexdigest()
 
 
-def _append(store: Path, samples: Sequence[Sample]) -> None:
-    rows = [_row(one) for one in samples]
+def _append(store: Path, rows: Sequence[Mapping[Any, object]]) -> None:
     frame = gpd.GeoDataFrame(rows, columns=list(COLUMNS), geometry="geometry", crs="EPSG:4326")
     folder = store / INDEX
     number = 1 + max((int(path.name[:8]) for path in folder.glob("*.parquet")), default=0)
-    digest = sha256("\n".join(one.id for one in samples).encode()).hexdigest()[:12]
+    digest = sha256("\n".join(f"{row['sample']}{row['split']}" for row in rows).encode()).hexdigest()[:12]
     work = folder / f".{os.getpid()}.partial"
     frame.to_parquet(work, compression="zstd")
     os.replace(work, folder / f"{number:08d}-{digest}.parquet")

@@ -34,6 +34,8 @@ class Imported:
     added: int
     known: int
     """Were there already."""
+    withdrawn: int
+    """Were there, and are no longer stood for."""
     train: int
     held_out: int
     """Of all samples of this review."""
@@ -48,9 +50,10 @@ class Imported:
     def event(self) -> dict[str, Any]:
         """Payload of the event ``think2seg.labels.reviewed``."""
         return {
-            "store": self.store, "digest": self.digest, "added": self.added, "known": self.known, "train": self.train,
-            "held_out": self.held_out, "review": self.figures.review, "accepted": self.figures.accepted,
-            "rejected": self.figures.rejected, "unsure": self.figures.unsure,
+            "store": self.store, "digest": self.digest, "added": self.added, "known": self.known,
+            "withdrawn": self.withdrawn, "train": self.train, "held_out": self.held_out,
+            "review": self.figures.review, "accepted": self.figures.accepted, "rejected": self.figures.rejected,
+            "unsure": self.figures.unsure,
         }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def import_review(folder: Path, store: Path, *, verdicts: Path | None = None, cu
     """Check a review folder that came back, add its samples to a store, and keep its figures beside the cube.
 
     All or nothing: where any row is refused, nothing is added. Importing again changes nothing but what was judged or
-    redrawn since.
+    redrawn since; a sample whose unit is now rejected or unsure is withdrawn.
 
     Parameters
     ----------
@@ -88,10 +91,11 @@ def import_review(folder: Path, store: Path, *, verdicts: Path | None = None, cu
     area = _new_area(manifest, store, held_out)
     areas = [*held_out.values(), *([area] if area is not None else [])]
     samples, left_out = _samples(folder, manifest, judged, areas)
-    refuse(problems(samples, read_index(store)), str(folder))
+    withdrawn = {(manifest.identity, one.unit.id) for one in judged if one.verdict and one.truth is None}
+    refuse(problems(samples, read_index(store), withdrawn), str(folder))
     if area is not None:
         freeze(store, manifest.identity, area)
-    added = add(store, samples)
+    added = add(store, samples, withdrawn)
     figures = figures_of(manifest, digest, judged)
     note = _remember(cube or manifest.cube, manifest, figures)
     return _imported(store, samples, added, left_out, figures, note)
@@ -102,8 +106,8 @@ def _imported(
 ) -> Imported:
     splits = Counter(one.split for one in samples)
     return Imported(
-        store=str(store), added=added.added, known=added.known, train=splits["train"], held_out=splits["held_out"],
-        left_out=left_out, digest=added.digest, figures=figures, note=note,
+        store=str(store), added=added.added, known=added.known, withdrawn=added.withdrawn, train=splits["train"],
+        held_out=splits["held_out"], left_out=left_out, digest=added.digest, figures=figures, note=note,
     )  # fmt: skip
 
 
