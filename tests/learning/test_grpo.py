@@ -15,6 +15,8 @@ pytest.importorskip("trl")
 
 from think2seg.config import LocalPrompter
 from think2seg.errors import ConfigError, ModelError, TrainingError
+from think2seg.learning.began import begin
+from think2seg.learning.grpo.callbacks import WHOLE
 from think2seg.learning.rewards import Scorer
 from think2seg.learning.run import RunFolder
 from think2seg.learning.train import export, train
@@ -90,6 +92,17 @@ def test_a_run_that_stops_exports_nothing(pair: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="all answers to a question earn the same"):
         train(training_file(tmp_path, pair, stop={"patience": 1, "spread": 9.0, "parse_rate": 0.0, "empty": 1.0}))
     assert not (tmp_path / "few").exists()
+
+
+def test_a_run_of_the_same_name_goes_on_only_with_what_it_was_begun_with(pair: Path, tmp_path: Path) -> None:
+    conf, run = training_file(tmp_path, pair), RunFolder(path=tmp_path / "runs" / "few")
+    (run.path / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    (run.path / "checkpoints" / "checkpoint-1" / WHOLE).touch()
+    with pytest.raises(ConfigError, match="begun with nobody says what"):
+        train(conf)
+    begin(run, {"kind": "grpo", "update.rate": 0.5, "prompter": "p" * 32}, resumes=False)
+    with pytest.raises(ConfigError, match=r"prompter: 'pppp(.|\n)*update.rate: 0.5 then, 0.001 now(.|\n)*another name"):
+        train(conf)
 
 
 def test_nothing_is_exported_from_the_middle(pair: Path, tmp_path: Path) -> None:

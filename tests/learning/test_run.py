@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from think2seg.errors import ConfigError, ModelError
+from think2seg.learning.began import begin, beginning
 from think2seg.learning.curve import draw_curve
 from think2seg.learning.optim import Optimisers, Rates, cosine_scale
 from think2seg.learning.run import Metrics, RunFolder, Trainer, prefetch
 from think2seg.learning.settings import PrompterSettings, SegmenterSettings, load_settings
 from think2seg.learning.tiny import prompter_recipe
 from think2seg.learning.tiny.prompter_recipe import run_vocabulary
+from think2seg.learning.train import train
 from think2seg.prompting.template import load_template
 
 
@@ -72,6 +74,22 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="old"):
         trainer(tmp_path, model).fit([Regression(model, name="new")], resume=True)
     trainer(tmp_path, model).fit([Regression(model, name="new")], resume=False)
+
+
+def test_a_run_goes_on_only_with_what_it_was_begun_with(tmp_path: Path) -> None:
+    conf, folder = Path("conf/training/tiny-sam.yaml"), RunFolder(path=tmp_path)
+    given = ["data.real_share=0", f"export={tmp_path / 'weights'}", f"runs={tmp_path.parent}", f"name={tmp_path.name}"]
+    begin(folder, beginning(load_settings(conf, [*given, "stage.steps=3"]), start=None, data="d"), resumes=False)
+    folder.checkpoint.touch()
+    with pytest.raises(ConfigError, match=r"data: 'd' then(.|\n)*stage.steps: 3 then, 5 now"):
+        train(conf, overrides=[*given, "stage.steps=5"])
+
+
+def test_places_and_looks_may_change_on_the_way(tmp_path: Path) -> None:
+    conf, folder = Path("conf/training/tiny-sam.yaml"), RunFolder(path=tmp_path)
+    begin(folder, beginning(load_settings(conf), data="d"), resumes=False)
+    moved = load_settings(conf, ["export=elsewhere", "evaluate_s=1", "threads=1", "data.folder=imagery"])
+    begin(folder, beginning(moved, data="d"), resumes=True)
 
 
 def test_an_unreadable_checkpoint_is_told(tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ import torch
 from torch import nn
 
 from think2seg.errors import ConfigError, ModelError
+from think2seg.learning.began import begin, beginning
 from think2seg.learning.curve import draw_curve
 from think2seg.learning.memory import keep_freed_memory
 from think2seg.learning.precision import number_format
 from think2seg.learning.run import RunFolder, Stage, Trainer
 from think2seg.learning.settings import GrpoSettings, PrompterSettings, SegmenterSettings, load_settings
 from think2seg.learning.tiny.source import HELD_OUT_SEED, MixedSource
+from think2seg.registry import weights_digest
 from think2seg.samples.labelled import LabelledImage
 from think2seg.samples.simulate import simulate
 
@@ -58,8 +60,8 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
 
     resume: go on from the last checkpoint of a run of the same name; otherwise forget it.
     overrides: `key.path=value`, e.g. `stage.steps=100` to shorten a schedule.
-    Raises ConfigError for a bad file, ModelError for a checkpoint that does not fit, TrainingError where going on would
-    teach nothing or do harm.
+    Raises ConfigError for a bad file or a run that was begun with something else, ModelError for a checkpoint that does
+    not fit, TrainingError where going on would teach nothing or do harm.
     """
     settings = load_settings(conf, overrides)
     torch.set_num_threads(settings.threads)
@@ -72,13 +74,15 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
 
         made = reinforce(settings, run, resume=resume, command=_command(conf, overrides))
         return TrainingResult(run=run.path, export=settings.export, digest=made.digest, seconds=made.seconds)
-    source = training_source(settings)
-    recipe = build_recipe(settings, source)
+    data = training_source(settings).digest()  # whose tiles are not handed to the processes that make batches
+    start = weights_digest(settings.start) if settings.start else None
+    begin(run, beginning(settings, start=start, data=data), resumes=run.checkpoint.exists())
+    recipe = build_recipe(settings, training_source(settings))
     trainer = Trainer(run, recipe.modules, checkpoint_s=settings.checkpoint_s, evaluate_s=settings.evaluate_s)
     trainer.fit(recipe.stages, resume=resume)
     draw_curve(run.entries(), run.path / "curve.png")
     digest = write_export(recipe, settings, run, command=_command(conf, overrides))
-    write_record(run, settings, source, digest=digest, seconds=trainer.seconds)
+    write_record(run, settings, data=data, digest=digest, seconds=trainer.seconds)
     return TrainingResult(run=run.path, export=settings.export, digest=digest, seconds=trainer.seconds)
 
 
@@ -153,13 +157,13 @@ def write_export(
 
 
 def write_record(
-    run: RunFolder, settings: SegmenterSettings | PrompterSettings, source: MixedSource, *, digest: str, seconds: float
+    run: RunFolder, settings: SegmenterSettings | PrompterSettings, *, data: str, digest: str, seconds: float
 ) -> None:
     """Write `record.json`: what was run on what, how long it took, and what came of it."""
     record: dict[str, Any] = {
         "config": settings.model_dump(mode="json"),
         "computed_in": number_format(settings.bfloat16),
-        "data": source.digest(),
+        "data": data,
         "digest": digest,
         "seconds": round(seconds),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

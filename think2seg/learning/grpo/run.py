@@ -24,6 +24,7 @@ from accelerate import PartialState  # type: ignore[import-untyped]
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
+from think2seg.learning.began import begin, beginning
 from think2seg.learning.card import Training, model_card, told_by
 from think2seg.learning.curve import draw_curve
 from think2seg.learning.grpo.callbacks import Log, Looks, Stop, Whole, last_checkpoint
@@ -61,8 +62,8 @@ def reinforce(settings: GrpoSettings, run: RunFolder, *, resume: bool, command: 
     """Train to the end, export, and compare with the weights that training started from.
 
     resume: go on from the last whole checkpoint; otherwise forget it. command: what the model card says was run.
-    Raises ModelError for weights that cannot be used, ImageryError for a sample that cannot be read, TrainingError
-    where going on would teach nothing or do harm.
+    Raises ConfigError where the run was begun with something else, ModelError for weights that cannot be used,
+    ImageryError for a sample that cannot be read, TrainingError where going on would teach nothing or do harm.
     """
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # TRL's own words
@@ -75,8 +76,17 @@ def reinforce(settings: GrpoSettings, run: RunFolder, *, resume: bool, command: 
     PartialState().wait_for_everyone()
     segmenter = _segmenter(settings)
     tasks = _task_sets(settings, start)
-    trainer, log, tracking = _trainer(settings, args, run, start, segmenter, tasks)
     checkpoint = last_checkpoint(run.path / CHECKPOINTS)
+    begun = beginning(
+        settings,
+        prompter=start.digest,
+        template=start.template.digest,
+        segmenter=segmenter.digest,
+        data=tasks.train.digest(),
+    )
+    if checkpoint is not None or main:
+        begin(run, begun, resumes=checkpoint is not None)
+    trainer, log, tracking = _trainer(settings, args, run, start, segmenter, tasks)
     if checkpoint is not None and main:
         step = int(checkpoint.name.rpartition("-")[2])
         run.append({"stage": STAGE, "resumed": step, "seconds": round(log.seconds)})
@@ -85,7 +95,10 @@ def reinforce(settings: GrpoSettings, run: RunFolder, *, resume: bool, command: 
     model = trainer.accelerator.unwrap_model(trainer.model)
     del trainer, log
     if main:
-        _finish(settings, run, start, segmenter, tasks, model, command=command, seconds=seconds, tracking=tracking)
+        _finish(
+            settings, run, start, segmenter, tasks, model,
+            data=begun["data"], command=command, seconds=seconds, tracking=tracking,
+        )  # fmt: skip
     PartialState().wait_for_everyone()
     return Reinforced(digest=weights_digest(settings.export), seconds=seconds)
 
@@ -168,12 +181,13 @@ def _finish(
     tasks: TaskSets,
     model: Any,
     *,
+    data: str,
     command: str,
     seconds: float,
     tracking: Tracking | None,
 ) -> None:
     """Export, compare, and write what the run leaves behind; the card comes last, with the comparison's figures."""
-    data, name = tasks.train.digest(), settings.export.name
+    name = settings.export.name
     export_prompter(model, start, settings.export, card=f"# {settings.name}\n")
     digest = weights_digest(settings.export)
     logger.info("exported %s, digest %s", settings.export, digest)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from think2seg.learning.began import flat
 from think2seg.learning.run import Metrics
 from think2seg.registry import Registry, open_registry
 from think2seg.registry.mlflow import explained, metric_name
@@ -37,7 +38,7 @@ class Tracking:
                 registry.client.update_run(known, status="RUNNING")
                 return cls(registry, known)
             made = registry.client.create_run(experiment, run_name=name, tags={f"{TAG}run": name})
-            for key, value in _flat(parameters).items():
+            for key, value in flat(parameters).items():
                 registry.client.log_param(made.info.run_id, key, str(value)[:500])
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(made.info.run_id)
@@ -71,14 +72,3 @@ def _experiment(registry: Registry) -> str:
         return str(found.experiment_id)
     place = str(registry.folder / "artifacts") if registry.folder else None
     return str(registry.client.create_experiment(EXPERIMENT, artifact_location=place))
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
