@@ -59,10 +59,14 @@ def train(name: str, config: str, overrides: Sequence[str]) -> dict[str, Any]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        for line in map(str.rstrip, process.stderr):
-            log.info(line)
-            last = [*last[1 - _UNTOLD_LINES :], line]
-        document = process.stdout.read()
+        try:
+            for line in map(str.rstrip, process.stderr):
+                log.info(line)
+                last = [*last[1 - _UNTOLD_LINES :], line]
+            document = process.stdout.read()
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode:
         raise TrainingError(
             f"The training of {name} ended with exit code {process.returncode}.\n" + "\n".join(last),

@@ -6,9 +6,12 @@ run, the archive run after the promotion, events and artifacts are real.
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -159,6 +162,24 @@ def test_each_retraining_asks_questions_of_its_own(registry: Registry, retrain: 
 def test_a_name_is_no_path(registry: Registry, retrain: Any) -> None:
     with pytest.raises(ConfigError, match="it names a folder"):
         retrain(name="../elsewhere").result()
+
+
+def test_a_training_ends_with_its_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\necho $$ >&2\nexec sleep 600\n")
+    endless.chmod(0o755)
+    told: list[str] = []
+
+    def cancel(line: str) -> None:
+        told.append(line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "executable", str(endless))
+    monkeypatch.setattr(retraining, "get_run_logger", lambda: SimpleNamespace(info=cancel))
+    with pytest.raises(KeyboardInterrupt):
+        retraining.train.fn("cancelled", "nothing.yaml", [])
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told[0]), 0)
 
 
 def test_a_training_that_fails_tells_why(orchestra: Orchestra, registry: Registry, tmp_path: Path) -> None:

@@ -92,6 +92,17 @@ def test_places_and_looks_may_change_on_the_way(tmp_path: Path) -> None:
     begin(folder, beginning(moved, data="d"), resumes=True)
 
 
+def test_two_trainings_never_share_a_folder(tmp_path: Path) -> None:
+    conf = Path("conf/training/tiny-sam.yaml")
+    with (
+        RunFolder(path=tmp_path).alone(),
+        pytest.raises(ModelError, match="Another process trains the run"),
+    ):
+        train(conf, overrides=[f"runs={tmp_path.parent}", f"name={tmp_path.name}"])
+    with RunFolder(path=tmp_path).alone():
+        pass
+
+
 def test_an_unreadable_checkpoint_is_told(tmp_path: Path) -> None:
     folder = RunFolder(path=tmp_path)
     folder.checkpoint.write_bytes(b"half a file")

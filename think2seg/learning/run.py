@@ -9,11 +9,13 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -109,6 +111,27 @@ class RunFolder:
             )
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
         return state
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other trainings out; a killed process keeps no lock. ModelError where one is at work in this folder."""
+        if os.environ.get("RANK", "0") != "0":  # of the processes of one training, the main one holds the lock
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ModelError(
+                f"Another process trains the run {self.path}.",
+                "One training writes to a run at a time.",
+                "Wait for its end or stop it; or give another name.",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def clear(self) -> None:
         """Forget an earlier run of the same name."""

@@ -61,19 +61,26 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
     resume: go on from the last checkpoint of a run of the same name; otherwise forget it.
     overrides: `key.path=value`, e.g. `stage.steps=100` to shorten a schedule.
     Raises ConfigError for a bad file or a run that was begun with something else, ModelError for a checkpoint that does
-    not fit, TrainingError where going on would teach nothing or do harm.
+    not fit or a run that another process trains, TrainingError where going on would teach nothing or do harm.
     """
     settings = load_settings(conf, overrides)
     torch.set_num_threads(settings.threads)
     keep_freed_memory()
-    run = RunFolder(path=settings.folder)
-    if not resume:
-        run.clear()
-    if isinstance(settings, GrpoSettings):
-        from think2seg.learning.grpo import reinforce
+    run, command = RunFolder(path=settings.folder), _command(conf, overrides)
+    with run.alone():
+        if not resume:
+            run.clear()
+        if isinstance(settings, GrpoSettings):
+            from think2seg.learning.grpo import reinforce
 
-        made = reinforce(settings, run, resume=resume, command=_command(conf, overrides))
-        return TrainingResult(run=run.path, export=settings.export, digest=made.digest, seconds=made.seconds)
+            made = reinforce(settings, run, resume=resume, command=command)
+            return TrainingResult(run=run.path, export=settings.export, digest=made.digest, seconds=made.seconds)
+        return _supervised(settings, run, resume=resume, command=command)
+
+
+def _supervised(
+    settings: SegmenterSettings | PrompterSettings, run: RunFolder, *, resume: bool, command: str
+) -> TrainingResult:
     data = training_source(settings).digest()  # whose tiles are not handed to the processes that make batches
     start = weights_digest(settings.start) if settings.start else None
     begin(run, beginning(settings, start=start, data=data), resumes=run.checkpoint.exists())
@@ -81,7 +88,7 @@ def train(conf: Path, *, resume: bool = True, overrides: Sequence[str] = ()) -> 
     trainer = Trainer(run, recipe.modules, checkpoint_s=settings.checkpoint_s, evaluate_s=settings.evaluate_s)
     trainer.fit(recipe.stages, resume=resume)
     draw_curve(run.entries(), run.path / "curve.png")
-    digest = write_export(recipe, settings, run, command=_command(conf, overrides))
+    digest = write_export(recipe, settings, run, command=command)
     write_record(run, settings, data=data, digest=digest, seconds=trainer.seconds)
     return TrainingResult(run=run.path, export=settings.export, digest=digest, seconds=trainer.seconds)
 
