@@ -52,6 +52,17 @@ def test_latency_is_a_mean_over_the_whole_set_without_what_comes_first(monkeypat
     assert found == pytest.approx([51.0, 76.5])
 
 
+def test_an_image_that_cannot_be_read_is_not_timed(monkeypatch: pytest.MonkeyPatch):
+    def broken(side: int) -> None:
+        raise OSError("half a file")
+
+    clock, asked, frozen = Clock(), list[int](), numbered(4)
+    monkeypatch.setattr(comparison, "time", clock)
+    monkeypatch.setattr(frozen.items[0], "pixels", broken)
+    assert comparison.timed([answering(clock, seconds=1.0, asked=asked)], frozen) == [3.5]
+    assert asked == [2, 3, 4]
+
+
 def test_the_latency_of_a_single_image_is_its_own(monkeypatch: pytest.MonkeyPatch):
     clock = Clock()
     monkeypatch.setattr(comparison, "time", clock)

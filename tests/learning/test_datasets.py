@@ -198,6 +198,36 @@ def test_an_image_that_cannot_be_read_is_told_and_never_replaced(folder: Path, t
     assert "a: cannot be read" in result.markdown()
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_broken_chunk_is_a_file_that_cannot_be_read(folder: Path, kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
+    for part in ("images", "labels"):
+        Image.fromarray(noise).save(folder / "test" / part / "a.png")
+    path = folder / "test" / kind / "a.png"
+    content = path.read_bytes()
+    second = content.rindex(b"IDAT")
+    path.write_bytes(content[:second] + b"\0" + content[second + 1 :])
+    item = read_earthreason(folder, "test").items[0]
+    with pytest.raises(OSError, match=r"a\.png: broken PNG"):
+        item.pixels(96) if kind == "images" else item.truth(96)
+
+
+def test_a_mask_of_another_size_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 200), 255, np.uint8)).save(folder / "test" / "labels" / "a.png")
+    result = evaluate_dataset(read_earthreason(folder, "test"), *pair(), tmp_path / "out")
+    assert [(odd.item, odd.reason) for odd in result.odd] == [
+        ("a", "cannot be read: a.png has 200 × 40 pixels, its image 96 × 96")
+    ]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P"])
+def test_what_is_transparent_or_not_is_no_part_of_a_mask(folder: Path, mode: str) -> None:
+    path = folder / "test" / "labels" / "a.png"
+    with Image.open(path) as mask:
+        mask.convert(mode).save(path)
+    assert read_earthreason(folder, "test").items[0].truth(96).sum() == 40 * 40
+
+
 def test_what_is_no_dataset_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="splits here: test"):
         read_earthreason(folder, "val")

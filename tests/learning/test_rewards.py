@@ -68,6 +68,8 @@ def test_form(text: str, form: float) -> None:
         (answer({**ITEM, "negative_points": [[1, 2]]}), 0.0),
         (answer({}), 0.0),
         (answer(5), 0.0),
+        ("```json" + "[" * 330 + "1]```", 0.0),
+        ("```json" + "[" * 100_000 + "1]```", 0.0),
         ("<answer>```json nothing ```</answer>", 0.0),
     ],
 )

@@ -155,18 +155,20 @@ def timed(prompters: Sequence[Prompter], frozen: Dataset, rounds: int = ROUNDS) 
     """Mean seconds of an answer of each prompter, over images from the whole set.
 
     They answer in turns, so that a busy machine slows all alike. The first image is not counted where there are others:
-    what is done once takes longer.
+    what is done once takes longer. Images that cannot be read are passed over.
     """
     seconds: list[list[float]] = [[] for _ in prompters]
     apart = max(1, len(frozen.items) // (rounds + 1))
-    for number, item in enumerate(frozen.items[::apart][: rounds + 1]):
-        for prompter, found in zip(prompters, seconds, strict=True):
-            pixels = item.pixels(prompter.frame_px)
+    for item in frozen.items[::apart][: rounds + 1]:
+        try:
+            shown = [item.pixels(prompter.frame_px) for prompter in prompters]
+        except (OSError, ValueError):
+            continue
+        for prompter, pixels, found in zip(prompters, shown, seconds, strict=True):
             started = time.perf_counter()
             prompter.ask([pixels], item.questions[0])
-            if number or len(frozen.items) == 1:
-                found.append(time.perf_counter() - started)
-    return [fmean(found) if found else float("nan") for found in seconds]
+            found.append(time.perf_counter() - started)
+    return [fmean(found[1:] or found) if found else float("nan") for found in seconds]
 
 
 def memory_of(path: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -38,16 +39,19 @@ class Item:
 
     def pixels(self, side: int) -> Image:
         """(side, side, 3) uint8, resized by Lanczos whatever the image's shape; OSError when it cannot be read."""
-        with PilImage.open(self.image) as picture:
+        with _opened(self.image) as picture:
             return np.array(picture.convert("RGB").resize((side, side), PilImage.Resampling.LANCZOS))
 
     def truth(self, side: int) -> Mask:
-        """(side, side) bool, nearest neighbour; true where the mask is not zero. OSError when it cannot be read."""
-        return _mask(self.mask, side)
+        """(side, side) bool, nearest neighbour; true where the mask is not zero, whatever its alpha.
+
+        OSError when it cannot be read, or is not of the image's size.
+        """
+        return _mask(self.mask, side, self.image)
 
     def ignored(self, side: int) -> Mask | None:
-        """(side, side) bool, true where a pixel does not count; None where all do. OSError when it cannot be read."""
-        return None if self.doubt is None else _mask(self.doubt, side)
+        """(side, side) bool, true where a pixel does not count; None where all do. OSError as `truth`."""
+        return None if self.doubt is None else _mask(self.doubt, side, self.image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +162,25 @@ def _file_digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
-def _mask(path: Path, side: int) -> Mask:
-    """(side, side) bool, nearest neighbour, true where the file is not zero."""
-    with PilImage.open(path) as picture:
-        values = np.array(picture.resize((side, side), PilImage.Resampling.NEAREST))
-    found: Mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(axis=-1)
+@contextmanager
+def _opened(path: Path) -> Iterator[PilImage.Image]:
+    """A picture; OSError when it cannot be read, for which Pillow has a SyntaxError, too."""
+    try:
+        with PilImage.open(path) as picture:
+            yield picture
+    except SyntaxError as error:
+        raise OSError(f"{path.name}: {error}") from error
+
+
+def _mask(path: Path, side: int, image: Path) -> Mask:
+    """(side, side) bool, nearest neighbour, true where the file is not zero; it has the size of its image."""
+    with _opened(path) as picture, _opened(image) as beneath:
+        if picture.size != beneath.size:
+            sizes = (" × ".join(map(str, one.size)) for one in (picture, beneath))
+            raise OSError("{} has {} pixels, its image {}".format(path.name, *sizes))
+        bands = picture.getbands()
+        values = np.array(picture.resize((side, side), PilImage.Resampling.NEAREST)).reshape(side, side, len(bands))
+    found: Mask = (values[..., [band != "A" for band in bands]] != 0).any(axis=-1)
     return found
 
 

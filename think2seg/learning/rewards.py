@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import json_repair
@@ -154,10 +155,11 @@ class Scorer:
 
 
 def _load(source: str) -> object:
-    try:
-        return json.loads(source)
-    except ValueError:
-        return json_repair.loads(source)
+    """What JSON says, repaired where it is broken; None where nothing can be made of it."""
+    for load in (json.loads, json_repair.loads):
+        with suppress(ValueError, RecursionError):
+            return load(source)
+    return None
 
 
 def _is_instance(element: object) -> bool:
