@@ -30,7 +30,7 @@ from think2seg.insight.overlap import Overlap, shadow_overlap
 from think2seg.learning.card import training_of
 from think2seg.learning.comparison import compare_versions, held_out_set
 from think2seg.learning.datasets import read_dataset
-from think2seg.learning.registry import first_champion, promote, register
+from think2seg.learning.registry import promote, register
 from think2seg.learning.verdict import SCENES, Verdict, verdict_markdown
 from think2seg.registry import Registry, Version, open_registry
 from think2seg.samples.ground import held_out_ground
@@ -79,8 +79,7 @@ def train(name: str, config: str, overrides: Sequence[str]) -> dict[str, Any]:
 @task(task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
 def register_candidate(registry: Registry, run: Path, export: Path) -> Version:
     """Put the new weights into the registry as the candidate."""
-    base = (registry.alias("champion") or first_champion(registry)).digest
-    return register(registry, export, training_of(run / "record.json", base=base, footprints={}))
+    return register(registry, export, training_of(run / "record.json", footprints={}))
 
 
 @task(task_run_name="gate {version.number}", cache_policy=NO_CACHE, persist_result=False)

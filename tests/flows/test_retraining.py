@@ -62,7 +62,7 @@ def retrain(
             if not export.exists():
                 shutil.copytree(by_rule.folder / "prompter", export)
                 (export / "weights.bin").write_text(name)
-                (export.parent / "record.json").write_text('{"data": "d1", "config": {"name": "a test"}}')
+                (export.parent / "record.json").write_text('{"data": "d1", "base": "b1", "config": {"name": "a test"}}')
             return {"run": str(export.parent), "export": str(export)}
 
         def compare(registry: Registry, ours: Version, theirs: Version, *others: Any, **told: Any) -> Any:
@@ -118,6 +118,7 @@ def test_what_the_gate_refuses_is_not_promoted(orchestra: Orchestra, registry: R
     assert [told[1:] for told in retrain.told] == [["data.reviewed=out/samples", "seed=7"]]
     assert state.message == "think2seg-prompter/2 is refused. Measurably worse: gIoU 0.400 to 0.300."
     assert aliases(registry) == {"champion": 1, "candidate": 2}
+    assert registry.named("2").document("base") == "b1"
     (event,) = events(orchestra, "think2seg.model.refused")
     assert event["payload"]["reasons"] == ["Measurably worse: gIoU 0.400 to 0.300."]
 

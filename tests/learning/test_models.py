@@ -15,8 +15,9 @@ from filelock import FileLock
 from support.registries import Death, aliases, copy_of, make_weights, mortal, verdict
 
 from think2seg import config
-from think2seg.errors import ConfigError, ModelError
+from think2seg.errors import ConfigError, ModelError, SampleError
 from think2seg.learning.card import Training, training_of
+from think2seg.learning.gate import require_apart
 from think2seg.learning.registry import (
     first_champion,
     known_verdict,
@@ -91,6 +92,25 @@ def test_the_same_weights_are_registered_once(registry: Registry, tmp_path: Path
     assert register(registry, tmp_path / "again", Training()) == first
     assert register(registry, tmp_path / "bundled" / "prompter", Training()).aliases == ("champion",)
     assert len(registry.versions()) == 2
+
+
+def test_ground_is_added_to_weights_that_are_known(registry: Registry, tmp_path: Path) -> None:
+    first = trained(registry, tmp_path, "a", passed=None)
+    elsewhere = {"far away": shapely.box(20, 50, 20.1, 50.1), "near": shapely.box(0, 0, 1, 1)}
+    assert register(registry, tmp_path / "a", Training(footprints=elsewhere)) == first
+    found = training_footprints(registry, first)
+    assert found.keys() == {"far away", "near"}
+    assert all(found["far away"].intersects(place) for place in (BESIDE["far away"], elsewhere["far away"]))
+
+
+def test_what_a_version_goes_back_to_has_seen_its_ground(registry: Registry, tmp_path: Path) -> None:
+    parent = trained(registry, tmp_path, "a", passed=None)
+    child = register(registry, make_weights(tmp_path / "b", "b"), Training(base=parent.digest))
+    grandchild = register(registry, make_weights(tmp_path / "c", "c"), Training(base=child.digest))
+    found = training_footprints(registry, grandchild)
+    assert found.keys() == {f"far away of {parent.name}"}
+    with pytest.raises(ConfigError, match="touch"):
+        require_apart(found, BESIDE)
 
 
 def test_names_of_versions(registry: Registry, tmp_path: Path) -> None:
@@ -345,8 +365,13 @@ def test_what_a_training_run_recorded(tmp_path: Path) -> None:
     told = training_of(record, base="", licence="mit", footprints={})
     assert (told.data, told.config, told.metrics) == ("d" * 64, {"name": "tiny"}, {"g iou": 0.4})
     assert told.licence == "mit"
-    record.write_text(json.dumps({"data": "", "config": {"licence": "cc-by-4.0"}}))
+    record.write_text(json.dumps({"data": "", "base": "b" * 32, "config": {"licence": "cc-by-4.0"}}))
     assert training_of(record, base="", footprints={}).licence == "cc-by-4.0"
+    assert training_of(record, footprints={}).base == "b" * 32
+    assert training_of(record, base="owner/name", footprints={}).base == "owner/name"
+    record.write_text(json.dumps({"data": "", "config": {"data": {"reviewed": str(tmp_path / "gone")}}}))
+    with pytest.raises(SampleError, match="no reviewed samples"):
+        training_of(record, footprints={})
     record.write_text("{}")
     with pytest.raises(ConfigError, match="no record of a training"):
         training_of(record, base="", licence="mit", footprints={})

@@ -77,7 +77,9 @@ def models_show(version: VersionName = "champion", as_json: Json = False) -> Non
 def models_register(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of weights.")],
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="record.json of the training run.")] = None,
-    base: Annotated[str, typer.Option(help="Hub id or digest of the weights that training started from.")] = "",
+    base: Annotated[
+        str, typer.Option(help="Hub id or digest of the weights to begin with; default: the record's.")
+    ] = "",
     licence: Annotated[
         str | None,
         typer.Option(

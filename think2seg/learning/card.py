@@ -39,13 +39,14 @@ class Training:
 
 
 def training_of(
-    record: Path | None, *, base: str, footprints: Mapping[str, BaseGeometry], licence: str | None = None
+    record: Path | None, *, footprints: Mapping[str, BaseGeometry], base: str = "", licence: str | None = None
 ) -> Training:
     """What the ``record.json`` of a training run tells, with the last figures of the log beside it.
 
     footprints: ground of the training beside that of the reviewed samples which the record names.
+    base: hub id or digest of the weights that training started from; empty for what the record says.
     licence: that of the weights; None for what the training file says.
-    Raises ConfigError when the record cannot be read.
+    Raises ConfigError when the record cannot be read, SampleError when reviewed samples that it names are not there.
     """
     if record is None:
         return Training(base=base, licence=licence or DEFAULT_LICENCE, footprints=footprints)
@@ -62,7 +63,7 @@ def training_of(
         data=data if isinstance(data, str) else content_digest(data),
         config=config,
         metrics=_last_figures(record.with_name("log.jsonl")),
-        base=base,
+        base=base or told.get("base", ""),
         licence=licence or config.get("licence", DEFAULT_LICENCE),
         footprints={**_reviewed_ground(config), **footprints},
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -61,6 +61,7 @@ class Move:
 def register(registry: Registry, folder: Path, training: Training, *, candidate: bool = True) -> Version:
     """Put a folder of weights into the registry; the same weights are never registered twice.
 
+    Of weights that are known, nothing is kept but further footprints.
     In an empty registry the prompter that rides along becomes the champion first.
 
     Parameters
@@ -102,11 +103,41 @@ def known_verdict(
 
 
 def training_footprints(registry: Registry, version: Version) -> dict[str, BaseGeometry]:
-    """Where the samples that a version was trained on lie; empty where nobody said so."""
+    """Where the samples lie that a version, or one that it goes back to, was trained on; empty where nobody said so."""
+    return {
+        name if one.number == version.number else f"{name} of {one.name}": place
+        for one in _line(registry, version)
+        for name, place in _footprints(registry, one.run_id).items()
+    }
+
+
+def _line(registry: Registry, version: Version) -> list[Version]:
+    """A version and those that its training goes back to, as far as they are registered."""
+    there, line = registry.versions(), list[Version]()
+    found: Version | None = version
+    while found and found.number not in {one.number for one in line}:
+        line.append(found)
+        base = found.document("base")
+        found = next((one for one in there if base and one.digest.startswith(base)), None)
+    return line
+
+
+def _footprints(registry: Registry, run_id: str) -> dict[str, BaseGeometry]:
     with explained(registry.uri), tempfile.TemporaryDirectory() as folder:
-        if not any(one.path == _FOOTPRINTS for one in registry.client.list_artifacts(version.run_id)):
+        if not any(one.path == _FOOTPRINTS for one in registry.client.list_artifacts(run_id)):
             return {}
-        return read_footprints(Path(registry.client.download_artifacts(version.run_id, _FOOTPRINTS, folder)))
+        return read_footprints(Path(registry.client.download_artifacts(run_id, _FOOTPRINTS, folder)))
+
+
+def _add_footprints(registry: Registry, run_id: str, footprints: Mapping[str, BaseGeometry]) -> None:
+    """Put footprints beside those that are kept: ground that was seen stays seen."""
+    if not footprints:
+        return
+    held = _footprints(registry, run_id)
+    both = {name: held[name].union(place) if name in held else place for name, place in footprints.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        write_footprints(Path(folder) / _FOOTPRINTS, held | both)
+        registry.client.log_artifact(run_id, str(Path(folder) / _FOOTPRINTS))
 
 
 def promote(registry: Registry, name: str = "candidate", *, force: str = "") -> Move:
@@ -294,6 +325,7 @@ def _registered(registry: Registry, folder: Path, digest: str, training: Trainin
     client = registry.client
     for known in registry.versions():
         if known.digest == digest:
+            _add_footprints(registry, known.run_id, training.footprints)
             return known.number
     if not client.search_registered_models(f"name='{MODEL}'"):
         client.create_registered_model(MODEL, description="Prompters of think2seg")
@@ -303,9 +335,7 @@ def _registered(registry: Registry, folder: Path, digest: str, training: Trainin
         whole = Path(copytree(folder, Path(draft) / _WEIGHTS))
         (whole / CARD).write_text(model_card(MODEL, digest, training, told=told_by(folder)), encoding="utf-8")
         client.log_artifacts(run_id, str(whole), _WEIGHTS)
-        if training.footprints:
-            write_footprints(Path(draft) / _FOOTPRINTS, training.footprints)
-            client.log_artifact(run_id, str(Path(draft) / _FOOTPRINTS))
+    _add_footprints(registry, run_id, training.footprints)
     for name, value in training.metrics.items():
         client.log_metric(run_id, metric_name(name), float(value))
     client.set_terminated(run_id)

@@ -89,7 +89,7 @@ def _supervised(
     trainer.fit(recipe.stages, resume=resume)
     draw_curve(run.entries(), run.path / "curve.png")
     digest = write_export(recipe, settings, run, command=command)
-    write_record(run, settings, data=data, digest=digest, seconds=trainer.seconds)
+    write_record(run, settings, base=start or "", data=data, digest=digest, seconds=trainer.seconds)
     return TrainingResult(run=run.path, export=settings.export, digest=digest, seconds=trainer.seconds)
 
 
@@ -164,13 +164,14 @@ def write_export(
 
 
 def write_record(
-    run: RunFolder, settings: SegmenterSettings | PrompterSettings, *, data: str, digest: str, seconds: float
+    run: RunFolder, settings: SegmenterSettings | PrompterSettings, *, base: str, data: str, digest: str, seconds: float
 ) -> None:
     """Write `record.json`: what was run on what, how long it took, and what came of it."""
     record: dict[str, Any] = {
         "config": settings.model_dump(mode="json"),
         "computed_in": number_format(settings.bfloat16),
         "data": data,
+        "base": base,
         "digest": digest,
         "seconds": round(seconds),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -208,7 +208,16 @@ def read_index(store: Path) -> gpd.GeoDataFrame:
 
 
 def training_ground(store: Path) -> dict[str, BaseGeometry]:
-    """Name of a sample → footprint (WGS 84) of all that are learnt from; raises as `read_index`."""
+    """Name of a sample → footprint (WGS 84) of all that are learnt from.
+
+    Raises SampleError when there is no store, and as `read_index`.
+    """
+    if not (store / INDEX).is_dir():
+        raise SampleError(
+            f"There are no reviewed samples in {store}.",
+            "What was learnt from is kept, so that no model is judged on its ground.",
+            "Put the store back, or go to the folder that its path is told from.",
+        )
     index = read_index(store)
     learnt = index[index["split"] == "train"]
     return dict(zip(learnt["sample"].astype(str), learnt.geometry, strict=True))
