@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from distributed import KilledWorker
-from support.miniature import Miniature, area, assert_equal_cubes
+from support.miniature import DAYS, Miniature, area, assert_equal_cubes
 from support.standins import Standins
 
 import think2seg.engine.spec
@@ -18,8 +19,9 @@ from think2seg.coordinator import ArchiveRun, Progress, cube_status, find, run_a
 from think2seg.cube import BlockWriter, check_cube, open_cube
 from think2seg.engine import RunSpec
 from think2seg.errors import ClusterError, LeaseError, ModelError, StoreError
+from think2seg.grid import Block
 from think2seg.imagery import Quality
-from think2seg.plan import WorkOrder
+from think2seg.plan import Reason, WorkOrder
 
 ONE_BY_ONE = {"order_blocks": 1, "in_flight": 1}
 
@@ -97,27 +99,64 @@ def test_groups_divide_the_work_and_may_be_executed_again(world: Miniature, monk
     assert open_cube(world.cube).sizes["time"] == 3
 
 
-def test_blocks_whose_workers_died_are_failed_blocks(world: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Cluster.run
+class Poison:
+    """`Cluster.run` whose workers do the other jobs of an order first, and die of one block."""
+
+    def __init__(self, block: Block) -> None:
+        self.block, self.honest = block, Cluster.run
+        self.killed: list[int] = []
+        """Jobs of each order that killed its workers."""
+
+    def __call__(self, cluster: Cluster, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
+        for order in orders:
+            healthy = tuple(job for job in order.jobs if job.block != self.block)
+            results = list(self.honest(cluster, [replace(order, jobs=healthy)], spec)) if healthy else []
+            if healthy == order.jobs:
+                yield from results
+            else:
+                self.killed.append(len(order.jobs))
+                lost = KilledWorker("order", SimpleNamespace(address="tcp://10.0.0.7:4242"), 3)
+                yield OrderResult(order=order, receipts=(), error=lost)
+
+
+def test_a_block_that_kills_its_workers_fails_alone(world: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison = Poison(Block(0, 1))
+    day = {"source": {"datetime": f"{DAYS[0]}/{DAYS[0]}"}, "cluster": {"order_blocks": 4}}
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "run", lambda *given: poison(*given))
+        summary = world.run(**day)
+        assert poison.killed == [4, 1], "the other three had receipts"
+        assert (summary.exit_code, summary.blocks["failed"], summary.blocks["done"]) == (3, 1, 3)
+        (failure,) = summary.failures
+        assert (failure["block"], failure["reason"]) == ([0, 1], "worker lost")
+        assert "tcp://10.0.0.7:4242" in failure["message"]
+        failed = (open_cube(world.cube)["quality"][0].values & Quality.FAILED) != 0
+        assert failed[:128, 128:].all()
+        assert failed.sum() == 128**2
+        assert check_cube(world.cube) == []
+        assert [world.run(**day).blocks["failed"] for _ in range(2)] == [1, 1]
+        assert world.plan(**day)[DAYS[0]].reason is Reason.QUARANTINED
+    assert world.run(retry_quarantined=True, **day).exit_code == 0
+    assert set(np.unique(open_cube(world.cube)["mask"])) == {0, 1}
+
+
+def test_blocks_whose_workers_died_are_sent_again_one_by_one(world: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, jobs = Cluster.run, list[int]()
 
     def deadly(self: Cluster, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
-        first, *others = orders
-        lost = KilledWorker("order", SimpleNamespace(address="tcp://10.0.0.7:4242"), 3)
-        yield OrderResult(order=first, receipts=(), error=lost)
-        yield from honest(self, others, spec)
+        for order in orders:
+            jobs.append(len(order.jobs))
+            if len(order.jobs) == 1:
+                yield from honest(self, [order], spec)
+            else:
+                lost = KilledWorker("order", SimpleNamespace(address="tcp://10.0.0.7:4242"), 3)
+                yield OrderResult(order=order, receipts=(), error=lost)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Cluster, "run", deadly)
-        summary = world.run()
-    assert (summary.exit_code, summary.blocks["failed"]) == (3, 2)
-    assert {failure["reason"] for failure in summary.failures} == {"worker lost"}
-    assert "tcp://10.0.0.7:4242" in summary.failures[0]["message"]
-    cube = open_cube(world.cube)
-    failed = (cube["quality"][0].values & Quality.FAILED) != 0
-    assert failed.sum() == 2 * 128**2
-    assert check_cube(world.cube) == []
-    assert world.run().reasons == {"done": 2, "retry": 1}
-    assert set(np.unique(open_cube(world.cube)["mask"])) == {0, 1}
+    monkeypatch.setattr(Cluster, "run", deadly)
+    uri = world.folder / "{question}.zarr"
+    summary = world.run(uri, question=None, questions=["water bodies", "roads"], cluster={"order_blocks": 4})
+    assert jobs == [8] * 3 + [1] * 24, "two questions, three dates, four blocks"
+    assert (summary.exit_code, summary.blocks["done"]) == (0, 24)
 
 
 def test_a_gpu_that_no_worker_offers_is_refused_at_once(world: Miniature) -> None:

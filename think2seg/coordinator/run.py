@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
@@ -18,6 +18,7 @@ from distributed import KilledWorker
 
 from think2seg.cluster import Cluster, OrderResult, connect
 from think2seg.config import Monitor
+from think2seg.coordinator.groups import Group, divided
 from think2seg.coordinator.prepare import CubePlan, Found, RunPlan, find, plan_run
 from think2seg.coordinator.summary import STAGES, RunSummary, Tally
 from think2seg.crs import project
@@ -41,15 +42,6 @@ class Progress:
     blocks_done: int
     blocks_total: int
     message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Consecutive acquisitions of one zone, done together: one Prefect task run."""
-
-    name: str
-    lines: Mapping[int, tuple[PlanLine, ...]]
-    """Position in `RunPlan.cubes` → lines. Several cubes hold answers to several questions about the same tiles."""
 
 
 type OnProgress = Callable[[Progress], None]
@@ -120,11 +112,14 @@ class ArchiveRun:
         return tuple(
             group
             for _, alike in groupby(cubes, key=lambda cube: cube[1].zone.grid)
-            for group in _groups({number: cube.plan.work for number, cube in alike}, size)
+            for group in divided({number: cube.plan.work for number, cube in alike}, size)
         )
 
     def execute(self, group: Group) -> None:
         """Do the blocks of a group and publish each acquisition as soon as it and those before it are whole.
+
+        Of an order that killed its workers, the blocks with a receipt are kept, and the others sent one by one: only
+        one that kills its workers alone has failed.
 
         Raises
         ------
@@ -133,15 +128,12 @@ class ArchiveRun:
         """
         opened = [(self._open[number], lines) for number, lines in group.lines.items()]
         self._report(group.name)
-        orders = bundle_together([cube.left(lines) for cube, lines in opened], self.monitor.cluster.order_blocks)
-        if orders:
-            spec = replace(opened[0][0].spec, targets=tuple(cube.spec.targets[0] for cube, _ in opened))
-            for result in self._workers(spec).run(self._with_earlier(orders), spec):
-                receipts = _receipts_of(result, spec)
-                for cube, lines in opened:
-                    cube.take(receipts)
-                    cube.publish_ready(lines)
-                self._report(group.name)
+        self._send(_orders_left(opened, self.monitor.cluster.order_blocks), opened, group.name)
+        if _orders_left(opened, 1):
+            for cube, lines in opened:
+                cube.resume(lines)
+            alone = [replace(order, jobs=(job,)) for order in _orders_left(opened, 1) for job in order.jobs]
+            self._send(alone, opened, group.name)
         for cube, lines in opened:
             cube.publish_ready(lines)
 
@@ -165,6 +157,18 @@ class ArchiveRun:
             unknown_tiles=tally.unknown_tiles,
             probes=dict(tally.probes),
         )
+
+    def _send(self, orders: Sequence[WorkOrder], opened: Sequence[_Opened], message: str) -> None:
+        """Have orders done and publish what becomes whole; a killed order of several jobs brings nothing."""
+        if not orders:
+            return
+        spec = replace(opened[0][0].spec, targets=tuple(cube.spec.targets[0] for cube, _ in opened))
+        for result in self._workers(spec).run(self._with_earlier(orders), spec):
+            receipts = _receipts_of(result, spec)
+            for cube, lines in opened:
+                cube.take(receipts)
+                cube.publish_ready(lines)
+            self._report(message)
 
     def _with_earlier(self, orders: Sequence[WorkOrder]) -> Sequence[WorkOrder]:
         """`orders` whose jobs know the acquisitions before their own, where a gate compares with them."""
@@ -243,22 +247,23 @@ class _OpenCube:
             prefetch_bytes=self._monitor.cluster.prefetch_mb * 1_000_000,
             views=self._monitor.tile.views,
         )
-        inside = _region_px(zone, planned.blocks)
-        self._region_px = sum(inside.values())
-        left = [
-            receipt
-            for receipt in reusable(
-                self._cube.unpublished_receipts(), work, prompter=planned.prompter, segmenter=planned.segmenter
-            )
-            if receipt.region_px == inside.get(receipt.block)
-        ]
-        self._receipts = {(receipt.step, receipt.block): receipt for receipt in left}
-        self.n_reused = len(left)
+        self._inside_px = _region_px(zone, planned.blocks)
+        self._region_px = sum(self._inside_px.values())
+        self._receipts.clear()
+        self.resume(work)
+        self.n_reused = len(self._receipts)
 
     @property
     def n_done(self) -> int:
         """Blocks with a receipt."""
         return self._n_published + len(self._receipts)
+
+    def resume(self, lines: Sequence[PlanLine]) -> None:
+        """Keep the receipts that `lines` ask for of those in the store: a killed run or a dead worker left them."""
+        planned, standing = self._planned, self._cube.unpublished_receipts()
+        for receipt in reusable(standing, lines, prompter=planned.prompter, segmenter=planned.segmenter):
+            if receipt.region_px == self._inside_px.get(receipt.block):
+                self._receipts[receipt.step, receipt.block] = receipt
 
     def left(self, lines: Sequence[PlanLine]) -> list[PlanLine]:
         """`lines` with the blocks that have no receipt yet, without those that have none."""
@@ -299,6 +304,9 @@ class _OpenCube:
         grid = self._planned.zone.grid
         area = float(grid.pixel_area_m2.mean()) * grid.block_px**2 / 1e6
         return area * self._n_published
+
+
+type _Opened = tuple[_OpenCube, tuple[PlanLine, ...]]
 
 
 def run_archive(
@@ -347,46 +355,27 @@ def _region_px(zone: Zone, blocks: Sequence[Block]) -> dict[Block, int]:
     }
 
 
+def _orders_left(opened: Sequence[_Opened], blocks_per_order: int) -> tuple[WorkOrder, ...]:
+    """Orders for the blocks without a receipt."""
+    return bundle_together([cube.left(lines) for cube, lines in opened], blocks_per_order)
+
+
 def _receipts_of(result: OrderResult, spec: RunSpec) -> tuple[Receipt, ...]:
-    """An order's receipts. Blocks of an order that killed its workers become failed blocks."""
+    """An order's receipts. A job that killed its workers alone becomes a failed block; of several none does yet."""
     if isinstance(result.error, KilledWorker):
+        if len(result.order.jobs) > 1:
+            return ()
         message = f"every worker that tried the order died (last: {result.error.last_worker.address})"
-        return tuple(write_failed(job, spec, reason="worker lost", message=message) for job in result.order.jobs)
+        return (write_failed(result.order.jobs[0], spec, reason="worker lost", message=message),)
     if result.error is not None:
         raise result.error
     return result.receipts
-
-
-def _groups(cubes: Mapping[int, Sequence[PlanLine]], blocks_per_group: int) -> Iterator[Group]:
-    """Groups of the work of one zone's cubes; the lines of one acquisition stay together."""
-    work = sorted(((line.time, line.id, number, line) for number, lines in cubes.items() for line in lines),
-                  key=lambda entry: entry[:3])  # fmt: skip
-    group: list[tuple[int, PlanLine]] = []
-    for _, alike in groupby(work, key=lambda entry: entry[:2]):
-        group += [(number, line) for *_, number, line in alike]
-        if sum(len(line.blocks) for _, line in group) >= blocks_per_group:
-            yield _group(group)
-            group = []
-    if group:
-        yield _group(group)
-
-
-def _group(entries: Sequence[tuple[int, PlanLine]]) -> Group:
-    cubes = dict.fromkeys(number for number, _ in entries)
-    lines = {cube: tuple(line for number, line in entries if number == cube) for cube in cubes}
-    return Group(name=_name_of([line for _, line in entries]), lines=lines)
 
 
 def _step(line: PlanLine) -> int:
     """The step of a line that asks for work."""
     assert line.step is not None
     return line.step
-
-
-def _name_of(lines: Sequence[PlanLine]) -> str:
-    first, last = lines[0], lines[-1]
-    days = f"{first.time:%Y-%m-%d}" + (f" to {last.time:%Y-%m-%d}" if last.id != first.id else "")
-    return f"{days} ({sum(len(line.blocks) for line in lines)} blocks)"
 
 
 def _skipped(reasons: dict[str, int]) -> int:
