@@ -64,6 +64,8 @@ class HeldStep:
     """How often a failed block was tried."""
     unparsable: frozenset[Block] = frozenset()
     """Blocks with a tile whose answer stayed unreadable: asked again only by other weights."""
+    answered_by: Mapping[Block, str] = field(default_factory=dict)
+    """Digests of the weights that answered blocks copied from an earlier revision; `prompter`'s where not named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,12 +193,12 @@ def make_plan(
     for acquisition in ordered:
         usable, lacking = _usable(acquisition, frozenset(required_bands))
         step = latest.get(acquisition.id)
-        if step is not None:
+        if not usable.scenes:
+            line = _line(acquisition, Reason.MISSING_BANDS, revision=step.revision if step else 0)
+        elif step is not None:
             line = _next_line(
                 usable, covered, step, prompter_digest, retry_quarantined=retry_quarantined, backfill=backfill
             )
-        elif not usable.scenes:
-            line = _line(acquisition, Reason.MISSING_BANDS)
         else:
             line = _first_line(usable, covered.of(usable), max_cloud, newest)
         lines.append(replace(line, note="; ".join(part for part in (line.note, lacking) if part)))
@@ -329,28 +331,35 @@ def _next_line(
     """Line of an acquisition that the cube holds: done, or a revision."""
     known = set(step.scenes.values())
     fresh_scenes = [scene for scene in acquisition.scenes if scene.fingerprint not in known]
-    changed = covered.of(acquisition, fresh_scenes)
+    changed, seen = covered.of(acquisition, fresh_scenes), covered.of(acquisition)
     failed, pending = _in_state(step, BlockState.FAILED), _in_state(step, BlockState.PENDING)
-    again = {block for block in failed if retry_quarantined or step.attempts.get(block, 1) < TRIES} | set(pending)
-    again |= {block for block in covered.of(acquisition) if block not in step.states}
-    if prompter != step.prompter:
-        again |= step.unparsable
+    undone = {block for block in failed if retry_quarantined or step.attempts.get(block, 1) < TRIES}
+    undone |= {*pending, *_of_others(step, step.unparsable, prompter)}
+    again = {block for block in seen if block in undone or block not in step.states}
     attempts = {block: count for block, count in step.attempts.items() if block in again and block not in changed}
     if changed:
         note = f"{len(fresh_scenes)} of {len(acquisition.scenes)} scenes changed"
         blocks = tuple(sorted({*changed, *again}))
         return _line(acquisition, Reason.CHANGED, blocks, step.revision + 1, note, attempts)
-    if backfill and prompter != step.prompter and (answered := _in_state(step, BlockState.DONE)):
-        note = f"answered by {step.prompter[:12]}"
+    if backfill and (answered := _of_others(step, _in_state(step, BlockState.DONE), prompter) & set(seen)):
+        note = f"{len(answered)} blocks were answered by other weights"
         blocks = tuple(sorted({*answered, *again}))
         return _line(acquisition, Reason.BACKFILL, blocks, step.revision + 1, note, attempts)
     if again:
         note = f"{len(again)} of {len(step.states)} blocks were not done"
         return _line(acquisition, Reason.RETRY, tuple(sorted(again)), step.revision + 1, note, attempts)
+    if undone:
+        note = f"{len(undone)} blocks were not done, and no scene reaches them now"
+        return _line(acquisition, Reason.OUTSIDE, (), step.revision, note)
     if failed:
         note = f"{len(failed)} blocks failed {TRIES} times; --retry-quarantined tries them again"
         return _line(acquisition, Reason.QUARANTINED, (), step.revision, note)
     return _line(acquisition, Reason.DONE, (), step.revision)
+
+
+def _of_others(step: HeldStep, blocks: Iterable[Block], prompter: str) -> set[Block]:
+    """Those of `blocks` that other weights than `prompter` answered."""
+    return {block for block in blocks if step.answered_by.get(block, step.prompter) != prompter}
 
 
 def _in_state(step: HeldStep, state: BlockState) -> list[Block]:

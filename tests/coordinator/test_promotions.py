@@ -13,7 +13,7 @@ from support.standins import Standins
 
 import think2seg
 from think2seg.coordinator import ArchiveRun, find, run_archive, run_shadow
-from think2seg.cube import check_cube, sibling_uri
+from think2seg.cube import check_cube, read_traces, sibling_uri
 from think2seg.errors import ConfigError, CubeError
 from think2seg.insight import series
 from think2seg.insight.overlap import shadow_overlap
@@ -112,6 +112,19 @@ def test_a_backfill_answers_anew_what_others_answered(registry: Registry, tmp_pa
     assert run_archive(world.monitor(), backfill=True).reasons == {"backfill": 1, "done": 1}
     assert versions(world) == [second, second]
     assert check_cube(world.cube) == []
+
+
+def test_a_backfill_answers_anew_what_a_revision_has_copied(registry: Registry, tmp_path: Path, scheduler: str) -> None:
+    archive = Archive.of(tmp_path / "archive", DAYS[:1])
+    world = Miniature(tmp_path, archive, scheduler)
+    world.run()
+    promote(registry, force="a test")
+    archive.put(DAYS[0], name="other", cols=1)
+    assert world.run().reasons == {"changed": 1}
+    summary = run_archive(world.monitor(), backfill=True)
+    assert (summary.reasons, summary.blocks["done"]) == ({"backfill": 1}, 2)
+    assert set(read_traces(world.cube)["prompter"]) == {registry.named("2").digest}
+    assert run_archive(world.monitor(), backfill=True).reasons == {"done": 1}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

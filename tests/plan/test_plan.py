@@ -151,6 +151,15 @@ def test_a_backfill_asks_again_what_other_weights_answered() -> None:
     assert (line.reason, line.blocks, line.revision) == (Reason.BACKFILL, BLOCKS[1:], 1)
 
 
+def test_a_backfill_looks_at_who_answered_each_block() -> None:
+    day = acquisition(DAYS[0])
+    step = held(day, revision=1, answered_by=dict.fromkeys(BLOCKS[1:], "older"), unparsable=frozenset(BLOCKS[2:3]))
+    assert only(plan_of([day], [step], 1)).blocks == BLOCKS[2:3], "unreadable to the older weights alone"
+    line = only(plan_of([day], [step], 1, backfill=True))
+    assert (line.reason, line.blocks, line.revision) == (Reason.BACKFILL, BLOCKS[1:], 2)
+    assert only(plan_of([day], [step], 1, backfill=True, prompter_digest="older")).blocks == BLOCKS[:1]
+
+
 def test_a_region_that_grew_inside_the_grid_adds_its_blocks() -> None:
     day = acquisition(DAYS[0])
     step = held(day, states=dict.fromkeys(BLOCKS[:3], BlockState.DONE))
@@ -200,6 +209,28 @@ def test_missing_bands() -> None:
     assert "bad has no blue, green" in line.note
     assert line.acquisition is not None
     assert line.acquisition.scenes == (good,)
+
+
+@pytest.mark.parametrize("state", [BlockState.DONE, BlockState.FAILED, BlockState.PENDING])
+def test_what_is_held_waits_for_bands_that_are_missing_for_a_while(state: BlockState) -> None:
+    bare = acquisition(DAYS[0], scene("bare", moment(DAYS[0]), bands=frozenset()))
+    step = held(bare, revision=2, states=dict.fromkeys(BLOCKS, state))
+    line = only(plan_of([bare], [step], 1))
+    assert (line.reason, line.blocks, line.revision) == (Reason.MISSING_BANDS, (), 2)
+    assert line.note == "bare has no blue, green, red"
+
+
+@pytest.mark.parametrize("state", [BlockState.FAILED, BlockState.PENDING])
+def test_blocks_that_no_scene_reaches_any_more_wait_for_one(state: BlockState) -> None:
+    both = acquisition(DAYS[0], scene("a", moment(DAYS[0]), BLOCKS[:2]), scene("b", moment(DAYS[0]), BLOCKS[2:]))
+    one = replace(both, scenes=both.scenes[:1])
+    states = dict(zip(BLOCKS, [BlockState.DONE, state, state, state], strict=True))
+    line = only(plan_of([one], [held(both, states=states)], 1))
+    assert (line.reason, line.blocks) == (Reason.RETRY, BLOCKS[1:2])
+    line = only(plan_of([one], [held(both, states=states | {BLOCKS[1]: BlockState.DONE})], 1))
+    assert (line.reason, line.blocks) == (Reason.OUTSIDE, ())
+    assert line.note == "2 blocks were not done, and no scene reaches them now"
+    assert only(plan_of([one], [held(both)], 1, backfill=True, prompter_digest="other")).blocks == BLOCKS[:2]
 
 
 def test_gone_only_inside_the_search_window() -> None:

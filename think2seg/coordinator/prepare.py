@@ -329,9 +329,16 @@ def _check_segmenter(uri: str, ledger: Ledger, segmenter: str) -> None:
 
 
 def _held(ledger: Ledger, zone: Zone) -> tuple[HeldStep, ...]:
-    """Steps as the planner wants them; blocks into which the region has grown since are pending again."""
-    grown = {region: _grown(region, zone) for region in {entry.region for entry in ledger.entries}}
-    return tuple(_with_pending(entry.held, grown[entry.region]) for entry in ledger.entries)
+    """Latest steps as the planner wants them; blocks into which the region has grown since are pending again."""
+    latest = ledger.latest.values()
+    grown = {region: _grown(region, zone) for region in {entry.region for entry in latest}}
+    return tuple(
+        replace(
+            _with_pending(entry.held, grown[entry.region]),
+            answered_by={block: ledger.origin(entry, block).held.prompter for block in entry.copied},
+        )
+        for entry in latest
+    )
 
 
 def _with_pending(step: HeldStep, blocks: frozenset[Block]) -> HeldStep:
