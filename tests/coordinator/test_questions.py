@@ -53,9 +53,12 @@ def test_each_question_has_the_cube_that_it_would_have_alone(
         assert check_cube(cube) == []
 
 
-def test_a_question_that_is_added_later_catches_up_alone(world: Miniature, tmp_path: Path) -> None:
-    world.run(**asking(tmp_path, QUESTIONS[0]))
-    summary = world.run(**asking(tmp_path, *QUESTIONS))
+@pytest.mark.parametrize("source", [{}, {"lookback_days": 30}], ids=["all", "look-back"])
+def test_a_question_that_is_added_later_catches_up_alone(
+    world: Miniature, tmp_path: Path, source: dict[str, int]
+) -> None:
+    world.run(**asking(tmp_path, QUESTIONS[0], source=source))
+    summary = world.run(**asking(tmp_path, *QUESTIONS, source=source))
     assert summary.blocks["done"] == 12
     assert len(open_cube(tmp_path / "dark-ground.zarr", revisions="all")["time"]) == 3
     assert len(open_cube(tmp_path / "water.zarr")["time"]) == 3

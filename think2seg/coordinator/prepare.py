@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
+from itertools import batched
 from typing import Any
 
 import shapely
@@ -250,9 +251,18 @@ def _native(found: Found) -> set[str]:
 
 
 def _look_back(monitor: Monitor) -> datetime | None:
+    """Where a repeated search begins; None where a question is new to a zone that others have answered for.
+
+    A zone in which no question has found anything yet is left out: it may lie where there are no scenes.
+    """
     if monitor.source.lookback_days is None:
         return None
-    newest = [max(step.time for step in ledger.held) for ledger in map(_ledger, cube_uris(monitor)) if ledger.held]
+    newest = list[datetime]()
+    for uris in batched(cube_uris(monitor), len(monitor.asked)):
+        held = [ledger.held for ledger in map(_ledger, uris)]
+        if any(held) and not all(held):
+            return None
+        newest += [max(step.time for step in steps) for steps in held if steps]
     return min(newest) - timedelta(days=monitor.source.lookback_days) if newest else None
 
 
