@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from PIL import Image
 from pyproj import Geod
 from support.cubes import GRID, PROMPTER, Step, build_cube, clear, disc, spec_of, three_dates
 
+from think2seg.crs import to_wgs84
 from think2seg.cube import open_or_create
 from think2seg.errors import CubeError
-from think2seg.grid import Grid
+from think2seg.grid import Block, Grid
+from think2seg.imagery import Quality
 from think2seg.insight import series
 
 PIXEL_M2 = 25.0
@@ -51,6 +54,28 @@ def test_region_narrows_what_is_measured(lake: Path) -> None:
     whole = series(lake).points[0]
     assert half.region_m2 == pytest.approx(whole.region_m2 / 2, rel=0.05)
     assert 0 < half.area_m2 < whole.area_m2
+
+
+def test_the_region_is_the_whole_one_where_each_date_covers_a_part_of_it(tmp_path: Path) -> None:
+    """Two swaths, of one and of two columns of blocks."""
+    region = to_wgs84(shapely.box(*GRID.geobox.extent.boundingbox).buffer(-8 * GRID.resolution), GRID.crs)
+    inside = np.block([[GRID.region_mask(region, Block(row, col)) for col in range(3)] for row in range(2)])
+    quality = np.where(inside, 0, int(Quality.OUTSIDE)).astype(np.uint16)
+    everywhere = Step(time=datetime(2014, 7, 20, tzinfo=UTC), present=inside, quality=quality)
+    west = replace(everywhere, blocks=[Block(0, 0), Block(1, 0)])
+    east = replace(
+        everywhere, time=datetime(2020, 8, 31, tzinfo=UTC), blocks=[Block(r, c) for r in (0, 1) for c in (1, 2)]
+    )
+    build_cube(tmp_path / "c.zarr", [west, east], region=region.wkt)
+    first, second = series(tmp_path / "c.zarr").points
+    assert first.region_m2 == second.region_m2 == PIXEL_M2 * np.count_nonzero(inside)
+    assert first.observed_m2 == first.area_m2 == PIXEL_M2 * np.count_nonzero(inside[:, :64])
+    assert first.observed_fraction + second.observed_fraction == pytest.approx(1)
+    assert first.area_high_m2 == first.region_m2
+    left, bottom, right, top = region.bounds
+    first, _ = series(tmp_path / "c.zarr", shapely.box(left, bottom, right, (bottom + top) / 2)).points
+    assert first.region_m2 == pytest.approx(second.region_m2 / 2, rel=0.05)
+    assert first.observed_fraction == pytest.approx(1 / 3, rel=0.1)
 
 
 def test_csv_and_json_hold_the_same_figures(lake: Path, tmp_path: Path) -> None:

@@ -61,9 +61,16 @@ def spec_of(grid: Grid = GRID, question: str = "water bodies", title: str = "", 
 
 
 def build_cube(
-    uri: Path | str, steps: Sequence[Step], spec: CubeSpec | None = None, prompters: Sequence[str] = ()
+    uri: Path | str,
+    steps: Sequence[Step],
+    spec: CubeSpec | None = None,
+    prompters: Sequence[str] = (),
+    region: str = "",
 ) -> list[PlanLine]:
-    """Write and publish steps one by one; `prompters` names the weights of each. Returns the plan lines."""
+    """Write and publish steps one by one; `prompters` names the weights of each. Returns the plan lines.
+
+    region: WGS 84, WKT, as the ledger keeps it; empty as in cubes of old.
+    """
     spec, lines = spec or spec_of(), []
     for number, step in enumerate(steps):
         prompter = prompters[number] if prompters else PROMPTER
@@ -73,7 +80,7 @@ def build_cube(
             writer = cube.writer(number + 1, lease)
             receipts = [_write(writer, spec.grid, line, block, step) for block in line.blocks]
             region_px = int(np.count_nonzero((step.quality & Quality.OUTSIDE) == 0))
-            cube.publish([line], receipts, lease, region_px=region_px)
+            cube.publish([line], receipts, lease, region_px=region_px, region=region)
         lines.append(line)
     return lines
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import shapely
 import xarray as xr
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.crs import project
-from think2seg.cube import open_cube
+from think2seg.cube import Entry, open_cube
 from think2seg.cube.receipts import NOT_ASKED
 from think2seg.errors import CubeError
 from think2seg.grid import Grid
@@ -153,85 +154,88 @@ def series(uri: str | Path, region: BaseGeometry | None = None) -> Series:
 
 def measure(cube: xr.Dataset, records: Records, region: BaseGeometry | None = None) -> Series:
     """Measure the steps that an opened cube shows; see `series`. Memory holds one row of blocks at a time."""
-    window = _Window.whole(records.grid) if region is None else _Window.around(region, records.grid)
-    sums = [_areas(cube.isel(time=step), records.grid, window) for step in range(cube.sizes["time"])]
-    region_m2 = max((areas.region for areas in sums), default=0.0)
+    entries = shown_entries(cube, records)
+    sums = _sums(cube, records.grid, _region_of(entries), region)
+    region_m2 = float(sums[:, 2].max(initial=0))
     points = [
         SeriesPoint(
             time=entry.held.time,
             acquisition=entry.held.acquisition,
             revision=entry.held.revision,
-            area_m2=areas.present,
-            observed_m2=areas.observed,
+            area_m2=present_m2,
+            observed_m2=observed_m2,
             region_m2=region_m2,
             tiles=sum(number for status, number in records.account(entry).tiles.items() if status not in NOT_ASKED),
             prompter=entry.held.prompter,
         )
-        for entry, areas in zip(shown_entries(cube, records), sums, strict=True)
+        for entry, (present_m2, observed_m2, _) in zip(entries, sums.tolist(), strict=True)
     ]
     return Series(
         question=records.spec.question, title=records.spec.title, points=tuple(points), overlaps=overlaps(cube, records)
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Areas:
-    """Square metres of one step."""
-
-    present: float
-    observed: float
-    region: float
+def _region_of(entries: Sequence[Entry]) -> BaseGeometry | None:
+    """The region (WGS 84) that the last published of some steps was asked for; None where it is not known."""
+    wkt = max(entries, key=lambda entry: entry.step).region if entries else ""
+    return shapely.from_wkt(wkt) if wkt else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Window:
-    """Whole blocks of a grid, and which of their pixels count."""
+def _sums(
+    cube: xr.Dataset, grid: Grid, whole: BaseGeometry | None, part: BaseGeometry | None
+) -> npt.NDArray[np.float64]:
+    """(step, 3) float64, square metres present, observed and inside.
 
-    rows: slice
-    cols: slice
-    inside: npt.NDArray[np.bool_] | None
-    """(y, x) bool of the window; None for all."""
-
-    @classmethod
-    def whole(cls, grid: Grid) -> _Window:
-        """All of a grid."""
-        return cls(rows=slice(0, grid.shape[0]), cols=slice(0, grid.shape[1]), inside=None)
-
-    @classmethod
-    def around(cls, region: BaseGeometry, grid: Grid) -> _Window:
-        """The blocks that a WGS 84 region touches, and the pixels whose centre lies in it."""
-        projected = project(region, grid.crs)
-        left, top = ~grid.transform * (projected.bounds[0], projected.bounds[3])
-        right, bottom = ~grid.transform * (projected.bounds[2], projected.bounds[1])
-        rows, cols = (
-            slice(max(0, math.floor(low / grid.block_px) * grid.block_px),
-                  min(size, math.ceil(high / grid.block_px) * grid.block_px))
-            for low, high, size in ((top, bottom, grid.shape[0]), (left, right, grid.shape[1]))
-        )  # fmt: skip
-        if rows.start >= rows.stop or cols.start >= cols.stop:
-            raise CubeError(
-                f"The region {_degrees(region.bounds)} lies outside the cube",
-                f"The cube covers {_degrees(grid.bbox_wgs84)}: west, south, east, north in degrees.",
-            )
-        transform = grid.transform * grid.transform.translation(cols.start, rows.start)
-        shape = (rows.stop - rows.start, cols.stop - cols.start)
-        inside = geometry_mask([projected], out_shape=shape, transform=transform, invert=True)
-        return cls(rows=rows, cols=cols, inside=np.asarray(inside, np.bool_))
-
-
-def _areas(step: xr.Dataset, grid: Grid, window: _Window) -> _Areas:
-    sums = np.zeros(3)
+    Pixels count where their centre lies in both regions (WGS 84): that of the cube and the part of it to measure, None
+    for all. Where that of the cube is not known, it is what each step has looked at.
+    """
+    sums = np.zeros((cube.sizes["time"], 3))
+    shapes = [project(region, grid.crs) for region in (whole, part) if region is not None]
+    window_rows, cols = _all(grid) if part is None else _around(part, grid)
     pixel_m2 = grid.pixel_area_m2[:, 0]
-    for top in range(window.rows.start, window.rows.stop, grid.block_px):
-        rows = slice(top, min(top + grid.block_px, window.rows.stop))
-        part = np.s_[rows, window.cols]
-        mask, quality = step["mask"][part].to_numpy(), step["quality"][part].to_numpy()
-        region = (quality & Quality.OUTSIDE) == 0
-        if window.inside is not None:
-            region &= window.inside[rows.start - window.rows.start : rows.stop - window.rows.start]
-        counted = (region & (mask == 1), region & (mask <= 1), region)
-        sums += [pixels.sum(axis=1) @ pixel_m2[rows] for pixels in counted]
-    return _Areas(present=float(sums[0]), observed=float(sums[1]), region=float(sums[2]))
+    for top in range(window_rows.start, window_rows.stop, grid.block_px):
+        rows = slice(top, top + grid.block_px)
+        inside = _inside(shapes, grid, rows, cols)
+        for step, its in enumerate(sums):
+            mask = cube["mask"][step, rows, cols].to_numpy()
+            counted = inside
+            if whole is None:
+                counted = inside & ((cube["quality"][step, rows, cols].to_numpy() & Quality.OUTSIDE) == 0)
+            pixels = (counted & (mask == 1), counted & (mask <= 1), counted)
+            its += [chosen.sum(axis=1) @ pixel_m2[rows] for chosen in pixels]
+    return sums
+
+
+def _inside(shapes: Sequence[BaseGeometry], grid: Grid, rows: slice, cols: slice) -> npt.NDArray[np.bool_]:
+    """(y, x) bool: pixels of a part of a grid whose centre lies in all shapes, which have the grid's CRS."""
+    inside = np.ones((rows.stop - rows.start, cols.stop - cols.start), np.bool_)
+    transform = grid.transform * grid.transform.translation(cols.start, rows.start)
+    for shape in shapes:
+        inside &= geometry_mask([shape], out_shape=inside.shape, transform=transform, invert=True)
+    return inside
+
+
+def _all(grid: Grid) -> tuple[slice, slice]:
+    height, width = grid.shape
+    return slice(0, height), slice(0, width)
+
+
+def _around(region: BaseGeometry, grid: Grid) -> tuple[slice, slice]:
+    """Rows and columns of the blocks that a WGS 84 region touches."""
+    projected = project(region, grid.crs)
+    left, top = ~grid.transform * (projected.bounds[0], projected.bounds[3])
+    right, bottom = ~grid.transform * (projected.bounds[2], projected.bounds[1])
+    rows, cols = (
+        slice(max(0, math.floor(low / grid.block_px) * grid.block_px),
+              min(size, math.ceil(high / grid.block_px) * grid.block_px))
+        for low, high, size in ((top, bottom, grid.shape[0]), (left, right, grid.shape[1]))
+    )  # fmt: skip
+    if rows.start >= rows.stop or cols.start >= cols.stop:
+        raise CubeError(
+            f"The region {_degrees(region.bounds)} lies outside the cube",
+            f"The cube covers {_degrees(grid.bbox_wgs84)}: west, south, east, north in degrees.",
+        )
+    return rows, cols
 
 
 def _degrees(bounds: Sequence[float]) -> str:
