@@ -22,6 +22,7 @@ _PLANAR_TOLERANCE = 0.01
 """A projection whose areas are off by less than this counts as planar: UTM does, Mercator does not."""
 
 
+@lru_cache(maxsize=64)
 def canonical_crs(crs: str) -> str:
     """``EPSG:…`` where the authority knows an equal CRS, else WKT.
 
@@ -66,6 +67,18 @@ def to_wgs84(shape: BaseGeometry, crs: str) -> BaseGeometry:
     forward = transformer(crs, "EPSG:4326")
     turned: BaseGeometry = shapely.transform(dense, lambda xy: np.column_stack(forward.transform(*xy.T)))
     return turned
+
+
+def widened(bbox_wgs84: tuple[float, float, float, float], margin_deg: float) -> BaseGeometry:
+    """A WGS 84 box with a margin, in two parts where it crosses the antimeridian; west > east where the box does."""
+    west, south, east, north = bbox_wgs84
+    width = min(360.0, east - west + (360 if west > east else 0) + 2 * margin_deg)
+    turns = shapely.box(
+        west - margin_deg + np.array([-360, 0, 360]), south - margin_deg,
+        west - margin_deg + np.array([-360, 0, 360]) + width, north + margin_deg,
+    )  # fmt: skip
+    whole: BaseGeometry = shapely.union_all(turns).intersection(shapely.box(-180, -90, 180, 90))
+    return whole
 
 
 def slug(crs: str) -> str:

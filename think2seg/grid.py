@@ -367,9 +367,9 @@ def zones(
 
 
 def _parts(region: BaseGeometry, crs: str, native: Collection[str]) -> Iterator[tuple[str, BaseGeometry]]:
-    shared = {canonical_crs(one) for one in native}
-    if crs != "auto" or len(shared) == 1:
-        yield canonical_crs(crs) if crs != "auto" else shared.pop(), region
+    shared = {canonical_crs(one) for one in native} if crs == "auto" else {canonical_crs(crs)}
+    if len(shared) == 1:
+        yield shared.pop(), region
         return
     west, _, east, _ = region.bounds
     for zone in range(int((west + 180) // 6) + 1, min(60, int((east + 180) // 6) + 1) + 1):

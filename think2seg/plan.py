@@ -11,13 +11,15 @@ from itertools import batched
 import numpy as np
 import shapely
 
-from think2seg.crs import transformer
+from think2seg.crs import transformer, widened
 from think2seg.errors import CatalogError
 from think2seg.grid import Block, Grid
 from think2seg.stac.scenes import Acquisition, Scene
 
 _SEGMENT_DEG = 0.05
 """Footprint edges are densified to this before they are projected."""
+_NEAR_DEG = 4.0
+"""Footprints are cut this far around the grid: further away a projection may be anything."""
 
 
 class Reason(StrEnum):
@@ -264,6 +266,9 @@ def _pairs(footprints: Sequence[str], grid: Grid, blocks: Sequence[Block]) -> It
     shapes = shapely.from_geojson(footprints)
     invalid = ~shapely.is_valid(shapes)
     shapes[invalid] = shapely.make_valid(shapes[invalid])
+    near = widened(grid.bbox_wgs84, _NEAR_DEG)
+    far = ~shapely.covers(near, shapes)
+    shapes[far] = shapely.intersection(shapes[far], near)
     forward = transformer("EPSG:4326", grid.crs)
     shapes = shapely.transform(
         shapely.segmentize(shapes, _SEGMENT_DEG), lambda lonlat: np.column_stack(forward.transform(*lonlat.T))

@@ -230,3 +230,10 @@ def test_other_json_is_no_grid() -> None:
         Grid.from_json("{")
     with pytest.raises(ConfigError, match="other keys"):
         Grid.from_json("{}")
+
+
+def test_what_scenes_say_does_not_matter_where_the_monitor_names_a_crs() -> None:
+    (zone,) = zones(WETLANDS, crs="EPSG:32614", native={"EPSG:32767"}, **ZONE_OPTIONS)
+    assert zone.grid.crs == "EPSG:32614"
+    with pytest.raises(ConfigError, match="EPSG:32767"):
+        zones(WETLANDS, crs="auto", native={"EPSG:32767"}, **ZONE_OPTIONS)

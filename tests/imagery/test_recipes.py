@@ -178,3 +178,13 @@ def test_note_says_what_is_moved_and_how(tmp_path: Path) -> None:
     )
     note = resampling_note(acquisition_of([scene, moved]), GRID, sentinel2(quality=None))
     assert note == "1 of 2 scenes resampled (moved by -0.20, -0.30 px): reflectance bilinear"
+
+
+@pytest.mark.parametrize(
+    "transform", [[5.0, 0, 1], [5.0, 0, None, 0, -5, 1], [5.0, 0, "x", 0, -5, 1], [1e999] * 6, 5, {}]
+)
+def test_a_grid_that_makes_no_sense_is_as_if_not_told(tmp_path: Path, transform: object) -> None:
+    granule(tmp_path, "one", np.full((SIDE, SIDE), 1500), np.full((SIDE, SIDE), 4))
+    scene = scene_of({}, tmp_path / "one" / "red.tif", properties={"proj:transform": transform})
+    note = resampling_note(acquisition_of([scene]), GRID, sentinel2(quality=None))
+    assert note == "resampled (grid not in its metadata): reflectance bilinear"

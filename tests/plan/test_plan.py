@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.archive_run import BLOCKS, GRID, PROMPTER, acquisition, footprint, moment, plan_of, scene
@@ -198,6 +199,13 @@ def test_an_untidy_footprint_is_repaired() -> None:
     )
     line = only(plan_of([acquisition(DAYS[0], scene("s", moment(DAYS[0]), footprint=bowtie))]))
     assert line.blocks == BLOCKS
+
+
+@pytest.mark.parametrize("bbox", [(-180, -90, 180, 90), (-180, 0, 0, 90), (-170, -80, -10, 85)])
+def test_a_footprint_as_wide_as_the_world_covers_the_region(bbox: tuple[float, float, float, float]) -> None:
+    wide = scene("s", moment(DAYS[0]), footprint=str(shapely.to_geojson(shapely.box(*bbox))))
+    line = only(plan_of([acquisition(DAYS[0], wide)]))
+    assert (line.reason, line.blocks) == (Reason.NEW, BLOCKS)
 
 
 def test_missing_bands() -> None:

@@ -51,6 +51,27 @@ def test_an_update_that_goes_backwards_bills_nothing_again(updated: Any) -> None
     assert before.fingerprint == after.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"proj__code": "EPSG:32767"}, "proj:code 'EPSG:32767', which is no CRS"),
+        ({"proj__code": "EPSG:5773"}, "proj:code 'EPSG:5773', which is no CRS"),
+        ({"proj__epsg": 10**12}, "proj:epsg '1000000000000', which is no CRS"),
+        ({"proj__wkt2": "PROJCRS[]"}, "proj:wkt2 'PROJCRS[]', which is no CRS"),
+        ({"datetime": "9999-12-31T23:59:59-10:00"}, "no datetime that makes sense"),
+        ({"datetime": "0001-01-01T00:00:00Z"}, "no datetime that makes sense"),
+    ],
+)
+def test_an_item_whose_place_or_time_makes_no_sense_is_left_out_alone(said: dict[str, Any], told: str) -> None:
+    result = found(item("good"), item("bad") | {"properties": item("bad", **said)["properties"]}, ignore_filters=True)
+    assert [scene.id for acquisition in result.acquisitions for scene in acquisition.scenes] == ["good"]
+    assert any(note.startswith("Left out: The item 'bad' has ") and told in note for note in result.notes)
+
+
+def test_an_update_beyond_the_calendar_is_none() -> None:
+    assert scenes(item("a", updated="0001-01-01T00:00:00+01:00"))[0].updated is None
+
+
 def test_one_id_on_two_pages_with_two_contents_is_used_once() -> None:
     first, again = item("a", assets=checked("1220aa")), item("a", assets=checked("1220bb"))
     others = [item(f"b{number}", f"2020-03-{1 + number % 28:02d}T10:00:00Z") for number in range(120)]

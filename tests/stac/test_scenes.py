@@ -187,6 +187,16 @@ def test_footprints_across_the_antimeridian_are_split() -> None:
         assert abs(footprint.centre_lon) == pytest.approx(180)
 
 
+def test_a_footprint_all_around_the_globe_stays_as_it_is() -> None:
+    world = shapely.box(-180, -90, 180, 90)
+    for footprint in (
+        item_footprint("a", json.loads(shapely.to_geojson(world)), None),
+        item_footprint("a", None, [-180, -90, 180, 90]),
+    ):
+        assert footprint.geometry.equals(world)
+        assert footprint.centre_lon == 0
+
+
 @given(st.floats(-179, 179), st.floats(-80, 80), st.floats(0.01, 10), st.floats(0.01, 5))
 @settings(max_examples=60, deadline=None)
 def test_a_footprint_keeps_its_area_wherever_it_lies(west: float, south: float, width: float, height: float) -> None:

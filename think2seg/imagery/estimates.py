@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 from affine import Affine
@@ -45,17 +46,26 @@ def resampling_note(acquisition: Acquisition, grid: Grid, archive: Archive) -> s
 
 def _off_grid(scene: Scene, grid: Grid, archive: Archive) -> str:
     """Why the pixels of `scene` do not coincide with the grid's; empty where they do."""
-    item = json.loads(scene.item)
-    asset = item["assets"].get(archive.bands[archive.recipe.bands[0]].asset, {})
-    properties = item.get("properties", {})
-    transform = asset.get("proj:transform", properties.get("proj:transform"))
+    transform = _transform(scene, archive)
     if transform is None or scene.crs is None:
         return "grid not in its metadata"
-    frame = GeoBox((1, 1), Affine(*transform[:6]), scene.crs)
+    frame = GeoBox((1, 1), transform, scene.crs)
     if frame.crs != grid.geobox.crs:
         return f"from {scene.crs if scene.crs.startswith('EPSG:') else 'another projection'}"
     shift = pixel_shift(frame, grid.geobox)
     if shift is None:
-        return f"from {abs(transform[0]):g} per pixel"
+        return f"from {abs(transform.a):g} per pixel"
     off_y, off_x = (part - round(part) for part in shift)
     return "" if max(abs(off_y), abs(off_x)) < SAME_GRID_PX else f"moved by {off_x:+.2f}, {off_y:+.2f} px"
+
+
+def _transform(scene: Scene, archive: Archive) -> Affine | None:
+    """What the item says of its first band's grid; None where it says nothing that makes sense."""
+    item = json.loads(scene.item)
+    asset = item["assets"].get(archive.bands[archive.recipe.bands[0]].asset, {})
+    said = asset.get("proj:transform", item.get("properties", {}).get("proj:transform"))
+    try:
+        numbers = [float(number) for number in said[:6]]
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return None
+    return Affine(*numbers) if len(numbers) == 6 and all(map(math.isfinite, numbers)) else None

@@ -30,7 +30,8 @@ def item_footprint(name: str, geometry: dict[str, Any] | None, bbox: Sequence[fl
     """Make the footprint of the item `name` from its geometry, else from its bbox.
 
     A polygon more than 180° wide, or with longitudes beyond ±180, is taken to cross the antimeridian, and so is a bbox
-    whose west is east of its east; a bbox whose south is north of its north is turned round.
+    whose west is east of its east; one that goes all around the globe stays as it is. A bbox whose south is north of
+    its north is turned round.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def _split(shape: BaseGeometry) -> Footprint:
         return Footprint(geometry=shape, centre_lon=float(shape.centroid.x))
     if east - west > 180:
         turned = shapely.transform(shape, lambda xy: np.where(xy < (0, -91), np.add(xy, (360, 0)), xy))
-        if turned.bounds[2] - turned.bounds[0] < 180:
+        if 0 < turned.bounds[2] - turned.bounds[0] < 180:
             shape = turned
     centre = (shape.centroid.x + 180) % 360 - 180
     parts = [

@@ -15,7 +15,8 @@ from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.config.archive import Archive, Band, PropertyRule
-from think2seg.errors import CatalogError
+from think2seg.crs import canonical_crs
+from think2seg.errors import CatalogError, ConfigError
 from think2seg.stac.fingerprints import scene_fingerprint
 from think2seg.stac.footprints import Footprint, item_footprint
 from think2seg.stac.hrefs import HrefGuard, redacted
@@ -200,17 +201,23 @@ def _raster_bands(asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _crs(item: Item, assets: Mapping[str, Mapping[str, Any]]) -> str | None:
     for source in (item.properties, *assets.values()):
-        if isinstance(code := source.get("proj:code"), str):
-            return code.upper()
-        if isinstance(epsg := source.get("proj:epsg"), int):
-            return f"EPSG:{epsg}"
-        for key in ("proj:wkt2", "proj:projjson"):
-            try:
-                if source.get(key):
-                    return str(CRS.from_user_input(source[key]).to_wkt())
-            except CRSError as error:
-                raise CatalogError(f"The item {item.id!r} has a {key} that is no CRS: {error}.") from error
+        for key in ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson"):
+            if said := source.get(key):
+                try:
+                    return _named_crs(key, said)
+                except (CRSError, ConfigError) as error:
+                    told = f"{str(said)[:80]!r}, which is no CRS to read pixels in"
+                    raise CatalogError(f"The item {item.id!r} has the {key} {told}.") from error
     return None
+
+
+def _named_crs(key: str, said: Any) -> str:
+    """``EPSG:…`` or WKT of what an item says; CRSError or ConfigError where it names no CRS with horizontal axes."""
+    if key in ("proj:wkt2", "proj:projjson"):
+        said = CRS.from_user_input(said).to_wkt()
+    name = f"EPSG:{said}" if key == "proj:epsg" else str(said)
+    canonical_crs(name)
+    return name.upper() if key == "proj:code" else name
 
 
 def _value(item: Item, rules: tuple[PropertyRule, ...]) -> str:
@@ -236,14 +243,17 @@ def _time(name: str, properties: Mapping[str, Any]) -> datetime:
     for key in ("datetime", "start_datetime"):
         if (time := _optional_time(properties.get(key))) is not None:
             return time
-    raise CatalogError(f"The item {name!r} has no datetime.")
+    raise CatalogError(f"The item {name!r} has no datetime that makes sense.")
 
 
 def _optional_time(value: Any) -> datetime | None:
+    """A time in UTC; None where it cannot be read, or lies in the first or last year: hours are added to it."""
     if not isinstance(value, str):
         return None
     try:
         time = datetime.fromisoformat(value)
     except ValueError:
+        return None
+    if not datetime.min.year < time.year < datetime.max.year:
         return None
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
