@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -156,7 +156,8 @@ class Scorer:
 
 def _load(source: str) -> object:
     """What JSON says, repaired where it is broken; None where nothing can be made of it."""
-    for load in (json.loads, json_repair.loads):
+    loads: tuple[Callable[[str], object], ...] = (json.loads, json_repair.loads)
+    for load in loads:
         with suppress(ValueError, RecursionError):
             return load(source)
     return None
