@@ -109,6 +109,30 @@ def test_a_region_in_two_zones_needs_two_cubes(world: Miniature) -> None:
     assert [cube.uri.rpartition("/")[2] for cube in cubes] == ["utm14n.zarr", "utm15n.zarr"]
 
 
+def test_zones_share_a_budget(world: Miniature) -> None:
+    wide = shapely.box(-96.05, 47.0, -95.95, 47.05)
+    found = find(world.monitor())
+    (day, *_) = found.result.acquisitions
+    scenes = tuple(replace(scene, crs=None, footprint=str(shapely.to_geojson(wide))) for scene in day.scenes)
+    result = replace(found.result, acquisitions=(replace(day, scenes=scenes),))
+
+    def blocks(tiles: int) -> list[int]:
+        asked = world.monitor(
+            {"uri": str(world.folder / "{zone}.zarr"), "block_px": 64},
+            grid=AUTO,
+            region={"kind": "geometry", "geometry": wide.__geo_interface__},
+            tile={"footprint_m": 640, "halo_m": 160},
+            budget={"tiles": tiles},
+        )
+        cubes = plan_run(replace(found, monitor=asked, result=result)).cubes
+        return [line.tiles for cube in cubes for line in cube.plan.lines]
+
+    assert blocks(7) == [3, 3]
+    with pytest.raises(ConfigError, match="a block has 1, and 2 cubes share it") as caught:
+        blocks(1)
+    assert "at least 2" in caught.value.allowed
+
+
 def test_a_large_region_is_looked_at_pixel_by_pixel_along_its_edge_only(
     world: Miniature, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "_records/traces/acquisition=x/a",
         "warning",
     ),
+    "stray file": (lambda c: (c / "mask/c/0/.DS_Store").write_text("x"), "mask/c/0/.DS_Store", "warning"),
+    "stray rows": (
+        lambda c: (c / "_records/staging").mkdir(exist_ok=True) or (c / "_records/staging/.DS_Store").touch(),
+        "_records/staging/.DS_Store",
+        "warning",
+    ),
     "stray object": (lambda c: (c / "notes.txt").write_text("x"), "notes.txt", "warning"),
     "leftover chunk": (lambda c: shutil.copytree(c / "mask/c/0", c / "mask/c/2"), "mask/c/2/0/0", "info"),
     "unfinished file": (

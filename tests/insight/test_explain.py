@@ -89,7 +89,7 @@ def test_unknown_date_names_the_nearest(lake: Path) -> None:
 
 def test_day_with_two_acquisitions_asks_which(tmp_path: Path) -> None:
     first = three_dates()[0]
-    evening = replace(first, time=first.time.replace(hour=23), platform="balloon")
+    evening = replace(first, time=first.time.replace(hour=23, microsecond=24_000), platform="balloon")
     build_cube(tmp_path / "c.zarr", [first, evening])
     with pytest.raises(ConfigError, match="2009-08-18 has 2 acquisitions") as caught:
         explain(tmp_path / "c.zarr", "2009-08-18", *lonlat(WET))

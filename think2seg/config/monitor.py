@@ -234,7 +234,7 @@ class Budget(Part):
     """What one run may spend; the rest is left over, visibly."""
 
     tiles: PositiveInt | None = None
-    """Shared by the questions; whole blocks are done, so a share is at least the tiles of one block."""
+    """Shared by the cubes, one per question and zone; whole blocks are done, so a share is at least one block."""
 
 
 class Schedule(Part):

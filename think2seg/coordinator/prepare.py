@@ -175,6 +175,7 @@ def plan_run(
             found,
             zone,
             question,
+            _budget_tiles(monitor, zone.grid, len(parts)),
             retry_quarantined=retry_quarantined,
             allow_changes=allow_changes,
             backfill=backfill,
@@ -271,7 +272,14 @@ def _ledger(uri: str) -> Ledger:
 
 
 def _plan_cube(
-    found: Found, zone: Zone, question: str, *, retry_quarantined: bool, allow_changes: bool, backfill: bool
+    found: Found,
+    zone: Zone,
+    question: str,
+    budget_tiles: int | None,
+    *,
+    retry_quarantined: bool,
+    allow_changes: bool,
+    backfill: bool,
 ) -> CubePlan:
     monitor, archive, grid = found.monitor, found.archive, zone.grid
     uri = cube_uri(monitor, grid.zone, question)
@@ -296,7 +304,7 @@ def _plan_cube(
         n_published=len(ledger.entries),
         estimate=estimate,
         max_cloud=monitor.source.max_cloud_cover,
-        budget_tiles=_budget_tiles(monitor, grid),
+        budget_tiles=budget_tiles,
         retry_quarantined=retry_quarantined,
         allow_changes=allow_changes,
         backfill=backfill,
@@ -315,17 +323,18 @@ def _plan_cube(
     )
 
 
-def _budget_tiles(monitor: Monitor, grid: Grid) -> int | None:
-    """Each question's share of the budget, at least the tiles of one block: a smaller one would never be spent."""
-    budget, n_questions, per_block = monitor.budget.tiles, len(monitor.asked), (grid.block_px // grid.core_px) ** 2
-    if budget is not None and budget < n_questions * per_block:
-        shared = f", and {n_questions} questions share it" if n_questions > 1 else ""
+def _budget_tiles(monitor: Monitor, grid: Grid, n_zones: int) -> int | None:
+    """Each cube's share of the budget, at least the tiles of one block: a smaller one would never be spent."""
+    budget, per_block = monitor.budget.tiles, (grid.block_px // grid.core_px) ** 2
+    n_cubes = len(monitor.asked) * n_zones
+    if budget is not None and budget < n_cubes * per_block:
+        shared = f", and {n_cubes} cubes share it" if n_cubes > 1 else ""
         raise ConfigError(
             f"A budget of {budget} tiles would never be spent: a block has {per_block}{shared}.",
-            f"Whole blocks are done: budget.tiles of at least {n_questions * per_block}.",
+            f"Whole blocks are done: budget.tiles of at least {n_cubes * per_block}.",
             "Raise budget.tiles, or choose a smaller cube.block_px.",
         )
-    return None if budget is None else budget // n_questions
+    return None if budget is None else budget // n_cubes
 
 
 def _check_segmenter(uri: str, ledger: Ledger, segmenter: str) -> None:

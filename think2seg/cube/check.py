@@ -47,6 +47,7 @@ _RESTORE = "Restore it from a copy of the cube."
 _REPAIR = "`think2seg check --repair` removes it."
 PARTIAL = ".partial"
 """Ending of a file that another program was writing when it died."""
+_FOREIGN, _AWAY = "does not belong to the cube.", "Move it elsewhere."
 _RUN = "The next `think2seg run` completes it."
 
 
@@ -209,7 +210,7 @@ def _blocks(store: CubeStore, spec: CubeSpec, ledger: Ledger, arrays: Arrays) ->
     blank = {name: array_digest(array) for name, array in blank_block(spec).items()}
     for entry in ledger.entries:
         keys = (key for name in DATA for key in store.list_keys(f"{name}/c/{entry.step}"))
-        present = {key for key in keys if not key.endswith(PARTIAL)}
+        present = {key for key in keys if _chunk_of(key) is not None}
         for block, state in sorted(entry.held.states.items()):
             origin = ledger.origin(entry, block)
             receipt = receipts_of(origin.step).get(block)
@@ -269,26 +270,36 @@ def _orphans(store: CubeStore, ledger: Ledger, known: set[str]) -> Iterator[Find
         message = f"{len(waiting)} finished blocks wait for publication."
         yield Finding(severity="info", where="_records/receipts", message=message, todo=_RUN)
     for name in DATA:
-        for key in store.list_keys(f"{name}/c"):
-            if key.endswith(PARTIAL):
-                continue
-            step, row, col = (int(part) for part in key.split("/")[-3:])
-            if step >= n_published and (step, Block(row, col)) not in waiting:
+        for chunk, key in ((_chunk_of(key), key) for key in store.list_keys(f"{name}/c")):
+            if chunk is not None and chunk[0] >= n_published and chunk not in waiting:
                 message = "is left over from an interrupted block."
                 yield Finding(severity="info", where=key, message=message, todo=_RUN)
     for key in ledger.leftover:
         message = "is left over: the ledger's files have been put together."
         yield Finding(severity="info", where=key, message=message, todo=_RUN)
     for key in store.list_keys(STAGING):
-        if int(key.removeprefix(f"{STAGING}/").partition("/")[0]) < n_published:
+        step = key.removeprefix(f"{STAGING}/").partition("/")[0]
+        if not step.isdecimal():
+            yield Finding(severity="warning", where=key, message=_FOREIGN, todo=_AWAY)
+        elif int(step) < n_published:
             message = "is left over from a published step."
             yield Finding(severity="info", where=key, message=message, todo=_RUN)
     for key in store.list_keys():
         if key.endswith(PARTIAL):
             yield Finding(severity="info", where=key, message="is a file that was never finished.", todo=_REPAIR)
-        elif key.partition("/")[0] not in known:
-            message = "does not belong to the cube."
-            yield Finding(severity="warning", where=key, message=message, todo="Move it elsewhere.")
+        elif (name := key.partition("/")[0]) not in known or (
+            name in DATA and _chunk_of(key) is None and key != f"{name}/{ROOT_KEY}"
+        ):
+            yield Finding(severity="warning", where=key, message=_FOREIGN, todo=_AWAY)
+
+
+def _chunk_of(key: str) -> tuple[int, Block] | None:
+    """Step and block of a chunk's key; None for anything else."""
+    parts = key.split("/")[2:]
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        return None
+    step, row, col = map(int, parts)
+    return step, Block(row, col)
 
 
 def _block(array: zarr.Array[Any], entry: Entry, block: Block, side: int) -> npt.NDArray[Any] | None:

@@ -196,9 +196,9 @@ def find_step(entries: Sequence[Entry], time: str | date | datetime) -> int:
     if time in ids:
         return ids.index(str(time))
     asked = _moment(time)
-    times = [entry.held.time for entry in entries]
-    if isinstance(asked, datetime) and asked in times:
-        return times.index(asked)
+    times = [entry.held.time.replace(microsecond=0) for entry in entries]
+    if isinstance(asked, datetime) and times.count(second := asked.replace(microsecond=0)) == 1:
+        return times.index(second)
     day = asked.date() if isinstance(asked, datetime) else asked
     found = [
         step
