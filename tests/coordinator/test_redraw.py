@@ -129,6 +129,26 @@ def test_later_answers_follow_as_revisions(world: Miniature, drawers: list[str])
     assert check_cube(first.into) == []
 
 
+def test_a_revision_that_is_published_during_a_redraw_is_drawn_by_the_next(
+    world: Miniature, drawers: list[str]
+) -> None:
+    early = {"budget": {"tiles": 3}, "source": {"datetime": f"{OLD}/{OLD}"}}
+    world.run(**early)
+    plan = plan_redraw(world.cube, SamSegmenter(), monitor=world.monitor())
+    world.run(**early)
+    assert run_redraw(plan).blocks == 3
+    again = plan_redraw(world.cube, SamSegmenter(), monitor=world.monitor())
+    assert [(line.reason.value, len(line.blocks)) for line in again.lines] == [("changed", 4)]
+    world.archive.put(OLD, name="second", cols=1)
+    world.run(allow_changes=True, **early)
+    into = run_redraw(again).into
+    last = plan_redraw(world.cube, SamSegmenter(), monitor=world.monitor())
+    assert [(line.reason.value, len(line.blocks)) for line in last.lines] == [("changed", 4)]
+    run_redraw(last)
+    np.testing.assert_array_equal(open_cube(into)["mask"].values, open_cube(world.cube)["mask"].values)
+    assert plan_redraw(world.cube, SamSegmenter(), monitor=world.monitor()).work == ()
+
+
 def test_pixels_that_are_gone_or_others_are_left_alone(world: Miniature, drawers: list[str]) -> None:
     world.run()
     world.archive.remove(OLD)

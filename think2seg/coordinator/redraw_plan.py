@@ -159,7 +159,7 @@ def redraw_lines(plan: RedrawPlan, target: Ledger) -> tuple[PlanLine, ...]:
 def _line(entry: Entry, acquisition: Acquisition | None, drawn: Entry | None) -> PlanLine:
     held = entry.held
     wanted = tuple(sorted(block for block, state in held.states.items() if state is not BlockState.PENDING))
-    again = drawn is None or drawn.published < entry.published
+    again = drawn is None or _is_stale(drawn, entry)
     if drawn is not None and not again:
         wanted = tuple(block for block in wanted if is_lost(drawn, block) and not is_lost(entry, block))
     line = PlanLine(id=held.acquisition, time=held.time, reason=Reason.DONE, acquisition=None)
@@ -179,6 +179,20 @@ def _line(entry: Entry, acquisition: Acquisition | None, drawn: Entry | None) ->
         blocks=wanted,
         over_budget=pending,
         revision=0 if drawn is None else drawn.held.revision + 1,
+    )
+
+
+def _is_stale(drawn: Entry, entry: Entry) -> bool:
+    """Whether the masks of a step were drawn from another revision than `entry`; failed ones are drawn again anyway.
+
+    What was drawn decides: a revision may have been published while the one before it was drawn. Only one that differs
+    in none of this, such as a backfill of copied blocks, is known by its time alone.
+    """
+    was, now = drawn.held, entry.held
+    return (
+        (set(was.scenes.values()), was.prompter, drawn.region) != (set(now.scenes.values()), now.prompter, entry.region)
+        or any(was.states.get(block) not in (BlockState.FAILED, state) for block, state in now.states.items())
+        or drawn.published < entry.published
     )
 
 
