@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
+from functools import partial
 from itertools import batched
 from typing import Any
 
@@ -170,16 +172,9 @@ def plan_run(
             "Put {zone} into cube.uri, or choose one grid.crs for the whole region.",
         )
     _check_questions(monitor)
+    decide = partial(make_plan, retry_quarantined=retry_quarantined, allow_changes=allow_changes, backfill=backfill)
     cubes = [
-        _plan_cube(
-            found,
-            zone,
-            question,
-            _budget_tiles(monitor, zone.grid, len(parts)),
-            retry_quarantined=retry_quarantined,
-            allow_changes=allow_changes,
-            backfill=backfill,
-        )
+        _plan_cube(found, zone, question, partial(decide, budget_tiles=_budget_tiles(monitor, zone.grid, len(parts))))
         for zone in parts
         for question in monitor.asked
     ]
@@ -271,16 +266,8 @@ def _ledger(uri: str) -> Ledger:
     return read_ledger(CubeStore(uri)) if is_cube(uri) else Ledger()
 
 
-def _plan_cube(
-    found: Found,
-    zone: Zone,
-    question: str,
-    budget_tiles: int | None,
-    *,
-    retry_quarantined: bool,
-    allow_changes: bool,
-    backfill: bool,
-) -> CubePlan:
+def _plan_cube(found: Found, zone: Zone, question: str, decide: Callable[..., Plan]) -> CubePlan:
+    """The plan of one cube; `decide` is `make_plan` with the budget, and with what this run was allowed to do."""
     monitor, archive, grid = found.monitor, found.archive, zone.grid
     uri = cube_uri(monitor, grid.zone, question)
     weights = prompter_weights(found.models.prompter)
@@ -294,7 +281,7 @@ def _plan_cube(
     def estimate(acquisition: Acquisition, n_blocks: int) -> int:
         return estimate_bytes(acquisition, n_blocks, grid, archive)
 
-    plan = make_plan(
+    plan = decide(
         found.result.acquisitions,
         grid,
         blocks,
@@ -304,10 +291,6 @@ def _plan_cube(
         n_published=len(ledger.entries),
         estimate=estimate,
         max_cloud=monitor.source.max_cloud_cover,
-        budget_tiles=budget_tiles,
-        retry_quarantined=retry_quarantined,
-        allow_changes=allow_changes,
-        backfill=backfill,
         window=found.result.interval,
     )
     return CubePlan(
