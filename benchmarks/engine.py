@@ -13,6 +13,7 @@ prints a table and, as its last line, one JSON object. Loading the models is cou
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import multiprocessing
@@ -43,6 +44,7 @@ from think2seg.cube.layout import NOT_OBSERVED
 from think2seg.cube.receipts import Receipt
 from think2seg.cube.writer import BlockWriter
 from think2seg.engine import Models, RunSpec, Target, Timings, execute
+from think2seg.memory import WORKING_BYTES, keep_freed_memory
 from think2seg.plan import BlockJob, WorkOrder
 
 MOST_DIFFERING = 1e-5
@@ -92,6 +94,37 @@ class Run:
     cpu_s: float
     busy: float = 0.0
     """Share of the wall time during which a model computes, mean over processes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What a process holds, bytes."""
+
+    tiles: int
+    """Asked about so far."""
+    peak: int
+    """Largest resident size so far."""
+    live: int
+    """In use within glibc's heap, where what leaks would stay and the peak, taken beforehand, would not yet tell."""
+
+
+_MALL_INFO = (
+    *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+    *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+)
+
+
+class _MallInfo(ctypes.Structure):
+    """What ``mallinfo2`` of glibc returns."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in _MALL_INFO]
+
+
+def _live_bytes() -> int:
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _MallInfo
+    found = mallinfo()
+    return int(found.uordblks + found.hblkhd)
 
 
 def plan_of(folder: Path, question: str) -> CubePlan:
@@ -145,6 +178,7 @@ class EngineWorker:
     def start(cls) -> None:
         """Load the pair and answer once, which takes longer than later."""
         warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+        keep_freed_memory(WORKING_BYTES)
         cls.models = Models.load(load_monitor(MONITOR).models, threads=1)
         blank = np.full((192, 192, 3), 90, np.uint8)
         cls.models.prompter.ask([blank], QUESTIONS[0])
@@ -170,19 +204,20 @@ class EngineWorker:
         return cls.kept[0].masks, cls.kept[0].texts
 
     @classmethod
-    def growth(cls, n_tiles: int, folder: Path, blocks_per_order: int) -> tuple[int, int, int, int]:
-        """Peak memory, in bytes, after a tenth of the tiles and after all; with how many tiles were asked by then."""
+    def growth(cls, n_tiles: int, folder: Path, blocks_per_order: int) -> tuple[Memory, Memory]:
+        """Memory after a tenth of the tiles and after all."""
         jobs = jobs_of(n_tiles, folder)
         spec = spec_of(folder, 1, jobs[-1].step + 1)
-        peaks, asked = [], 0
+        found, asked = [], 0
         few = -(-len(jobs) // 10)
         for part in (jobs[:few], jobs[few:]):
             for order in orders_of(part, 1, blocks_per_order):
                 receipts = execute(order, spec, cls.models)
                 asked += sum(sum(receipt.tiles.values()) for receipt in receipts)
             gc.collect()
-            peaks += [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, asked]
-        return peaks[0], peaks[1], peaks[2], peaks[3]
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            found.append(Memory(tiles=asked, peak=peak, live=_live_bytes()))
+        return found[0], found[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +322,7 @@ def _wall(runs: Sequence[Run]) -> float:
     return median(run.wall_s for run in runs)
 
 
-def _ratios(runs: dict[str, list[Run]], growth: tuple[int, int, int, int] | None) -> dict[str, Any]:
+def _ratios(runs: dict[str, list[Run]], growth: tuple[Memory, Memory] | None) -> dict[str, Any]:
     """Medians of the ratios within one repetition, so that a slow minute of the machine counts on both sides."""
 
     def ratio(name: str, other: str, value: str = "wall_s") -> float:
@@ -304,8 +339,10 @@ def _ratios(runs: dict[str, list[Run]], growth: tuple[int, int, int, int] | None
         }
     }
     if growth:
-        first, few, last, many = growth
-        found["bytes_per_tile"] = round((last - first) / (many - few))
+        first, last = growth
+        tiles = last.tiles - first.tiles
+        found["bytes_per_tile"] = round((last.peak - first.peak) / tiles)
+        found["live_bytes_per_tile"] = round((last.live - first.live) / tiles)
     return found
 
 

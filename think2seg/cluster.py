@@ -27,6 +27,7 @@ from think2seg import config
 from think2seg.cube.receipts import Receipt
 from think2seg.engine import Models, RunSpec, execute
 from think2seg.errors import ClusterError
+from think2seg.memory import WORKING_BYTES, keep_freed_memory
 from think2seg.plan import WorkOrder
 
 _CONNECT_S = 15
@@ -37,6 +38,8 @@ _LOADS = 3
 _TORCH_THREADS = 1
 """Per worker: on a CPU only one thread gives the same answer wherever a tile stands in its batch."""
 _ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
+_ONE_HEAP = {"MALLOC_ARENA_MAX": 1}
+"""With a heap for each of its many short-lived threads a worker grows by 0.2 GiB over its first 300 tiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,7 @@ class _LoadModels(distributed.WorkerPlugin):
         return self._models
 
     def _load(self) -> Models:
+        keep_freed_memory(WORKING_BYTES)
         return Models.load(self._wanted, threads=_TORCH_THREADS)
 
 
@@ -225,7 +229,8 @@ def connect(options: config.ClusterOptions) -> Iterator[Cluster]:
         return
     gpus = _gpus(options.workers) if options.gpus else []
     with ExitStack() as stack:
-        with _interrupts_kept_back(), dask.config.set({_ENVIRONMENT: _worker_environment()}):
+        environment = dask.config.get(_ENVIRONMENT) | _ONE_HEAP
+        with _interrupts_kept_back(), dask.config.set({_ENVIRONMENT: environment}):
             local = _LocalCluster(
                 gpus,
                 n_workers=0 if gpus else options.workers or os.cpu_count() or 1,
@@ -278,17 +283,6 @@ def _gpus(wanted: int | None) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(number) for number in range(there)]
     return names[: wanted or there]
-
-
-def _worker_environment() -> dict[str, Any]:
-    """What worker processes are started with: Dask's own choice but for glibc's heap.
-
-    With a heap for each of its many short-lived threads a worker grows by 0.2 GiB over its first 300 tiles. Trimmed
-    beyond 64 KiB, as Dask has it, which also fixes the size from which arrays are mapped at 128 KiB, a third more
-    processor time goes into getting the same pages again and again.
-    """
-    usual = dask.config.get(_ENVIRONMENT)
-    return {name: value for name, value in usual.items() if name != "MALLOC_TRIM_THRESHOLD_"} | {"MALLOC_ARENA_MAX": 1}
 
 
 @contextmanager

@@ -19,11 +19,11 @@ from torch import nn
 from think2seg.errors import ConfigError, ModelError
 from think2seg.learning.began import begin, beginning
 from think2seg.learning.curve import draw_curve
-from think2seg.learning.memory import keep_freed_memory
 from think2seg.learning.precision import number_format
 from think2seg.learning.run import RunFolder, Stage, Trainer
 from think2seg.learning.settings import GrpoSettings, PrompterSettings, SegmenterSettings, load_settings
 from think2seg.learning.tiny.source import HELD_OUT_SEED, MixedSource
+from think2seg.memory import keep_freed_memory
 from think2seg.registry import weights_digest
 from think2seg.samples.labelled import LabelledImage
 from think2seg.samples.simulate import simulate
