@@ -178,8 +178,8 @@ class EngineWorker:
     def start(cls) -> None:
         """Load the pair and answer once, which takes longer than later."""
         warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-        keep_freed_memory(WORKING_BYTES)
         cls.models = Models.load(load_monitor(MONITOR).models, threads=1)
+        keep_freed_memory(WORKING_BYTES)
         blank = np.full((192, 192, 3), 90, np.uint8)
         cls.models.prompter.ask([blank], QUESTIONS[0])
 

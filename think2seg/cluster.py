@@ -86,8 +86,9 @@ class _LoadModels(distributed.WorkerPlugin):
         return self._models
 
     def _load(self) -> Models:
+        models = Models.load(self._wanted, threads=_TORCH_THREADS)
         keep_freed_memory(WORKING_BYTES)
-        return Models.load(self._wanted, threads=_TORCH_THREADS)
+        return models
 
 
 def _plugin_name(spec: RunSpec) -> str:
