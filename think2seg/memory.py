@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import platform
 
-WORKING_BYTES = 96 * 2**20
-"""What a worker with the bundled pair takes at its start to work with; larger models get more as they need it."""
+WORKING_BYTES = 144 * 2**20
+"""What a worker with the bundled pair takes to work with once it has loaded it, 42 MiB of cache included; larger models get more as they need it."""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _NEVER, _PAD_BYTES = 2**31 - 1, 2**28
 
