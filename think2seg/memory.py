@@ -6,7 +6,10 @@ import ctypes
 import platform
 
 WORKING_BYTES = 144 * 2**20
-"""What a worker with the bundled pair takes to work with once it has loaded it, 42 MiB of cache included; larger models get more as they need it."""
+"""What a worker with the bundled pair takes to work with once it has loaded it, 42 MiB of cache included.
+
+Larger models get more as they need it.
+"""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _NEVER, _PAD_BYTES = 2**31 - 1, 2**28
 
