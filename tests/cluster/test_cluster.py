@@ -12,14 +12,16 @@ from typing import Any
 
 import dask
 import distributed
+import psutil
 import pytest
 from distributed import KilledWorker
 from distributed.comm import CommClosedError
 
 from think2seg import cluster
 from think2seg.cluster import Cluster, OrderResult, connect, preflight
-from think2seg.config import ClusterOptions
+from think2seg.config import ClusterOptions, Models
 from think2seg.errors import ClusterError
+from think2seg.memory import WORKING_BYTES, keep_freed_memory
 from think2seg.plan import WorkOrder
 
 ADDRESS = "tcp://10.0.0.1:8786"
@@ -130,6 +132,27 @@ def test_workers_have_one_heap(processes: Cluster) -> None:
     for environment in found.values():
         assert environment["MALLOC_ARENA_MAX"] == "1"
         assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_workers_keep_what_they_free_whatever_dask_says(processes: Cluster) -> None:
+    def held_after_freeing() -> float:
+        keep_freed_memory()
+        before = psutil.Process().memory_info().rss
+        bytearray(b"x") * (40 * 2**20)
+        return (psutil.Process().memory_info().rss - before) / 2**20
+
+    for environment in processes._client.run(lambda: dict(os.environ)).values():
+        assert environment["MALLOC_TRIM_THRESHOLD_"]
+    assert all(held > 35 for held in processes._client.run(held_after_freeing).values())
+
+
+def test_working_memory_is_taken_once_the_models_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken before, loading would use it up."""
+    did: list[str | int] = []
+    monkeypatch.setattr(cluster.Models, "load", lambda wanted, threads: did.append("loaded"))
+    monkeypatch.setattr(cluster, "keep_freed_memory", did.append)
+    cluster._LoadModels(Models())._load()
+    assert did == ["loaded", WORKING_BYTES]
 
 
 class Failing(cluster._LoadModels):
