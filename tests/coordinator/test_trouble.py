@@ -159,6 +159,22 @@ def test_blocks_whose_workers_died_are_sent_again_one_by_one(world: Miniature, m
     assert (summary.exit_code, summary.blocks["done"]) == (0, 24)
 
 
+def test_a_block_whose_worker_died_after_its_receipt_is_done(world: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, sent = Cluster.run, list[Block]()
+
+    def deadly(self: Cluster, orders: Iterable[WorkOrder], spec: RunSpec) -> Iterator[OrderResult]:
+        for result in honest(self, orders, spec):
+            sent.extend(job.block for job in result.order.jobs)
+            lost = KilledWorker("order", SimpleNamespace(address="tcp://10.0.0.7:4242"), 3)
+            yield OrderResult(order=result.order, receipts=(), error=lost)
+
+    monkeypatch.setattr(Cluster, "run", deadly)
+    summary = world.run(source={"datetime": f"{DAYS[0]}/{DAYS[0]}"}, cluster={"order_blocks": 1})
+    assert (summary.exit_code, summary.blocks["done"], summary.blocks["failed"]) == (0, 4, 0)
+    assert len(sent) == len(set(sent)) == 4, "none is asked again"
+    assert check_cube(world.cube) == []
+
+
 def test_a_gpu_that_no_worker_offers_is_refused_at_once(world: Miniature) -> None:
     with pytest.raises(ClusterError, match=r"none of the 2 workers at .* offers the resource GPU") as caught:
         world.run(cluster={"gpus": True})

@@ -25,7 +25,7 @@ from think2seg.crs import project
 from think2seg.cube import Cube, Lease, Receipt, open_or_create, reusable
 from think2seg.engine import RunSpec, Target, write_failed
 from think2seg.grid import Block, Zone
-from think2seg.plan import PlanLine, Reason, WorkOrder, bundle_together
+from think2seg.plan import BlockJob, PlanLine, Reason, WorkOrder, bundle_together
 
 _MAX_GROUPS = 40
 _MIN_BLOCKS_PER_GROUP = 32
@@ -119,7 +119,7 @@ class ArchiveRun:
         """Do the blocks of a group and publish each acquisition as soon as it and those before it are whole.
 
         Of an order that killed its workers, the blocks with a receipt are kept, and the others sent one by one: only
-        one that kills its workers alone has failed.
+        one that kills its workers alone, and left no receipt, has failed.
 
         Raises
         ------
@@ -129,11 +129,8 @@ class ArchiveRun:
         opened = [(self._open[number], lines) for number, lines in group.lines.items()]
         self._report(group.name)
         self._send(_orders_left(opened, self.monitor.cluster.order_blocks), opened, group.name)
-        if _orders_left(opened, 1):
-            for cube, lines in opened:
-                cube.resume(lines)
-            alone = [replace(order, jobs=(job,)) for order in _orders_left(opened, 1) for job in order.jobs]
-            self._send(alone, opened, group.name)
+        alone = [replace(order, jobs=(job,)) for order in _orders_left(opened, 1) for job in order.jobs]
+        self._send(alone, opened, group.name)
         for cube, lines in opened:
             cube.publish_ready(lines)
 
@@ -164,7 +161,7 @@ class ArchiveRun:
             return
         spec = replace(opened[0][0].spec, targets=tuple(cube.spec.targets[0] for cube, _ in opened))
         for result in self._workers(spec).run(self._with_earlier(orders), spec):
-            receipts = _receipts_of(result, spec)
+            receipts = _receipts_of(result, spec, opened)
             for cube, lines in opened:
                 cube.take(receipts)
                 cube.publish_ready(lines)
@@ -265,6 +262,10 @@ class _OpenCube:
             if receipt.region_px == self._inside_px.get(receipt.block):
                 self._receipts[receipt.step, receipt.block] = receipt
 
+    def has(self, job: BlockJob) -> bool:
+        """Whether what the job asks for is written: it has a receipt, or is published already."""
+        return job.step in self._published or (job.step, job.block) in self._receipts
+
     def left(self, lines: Sequence[PlanLine]) -> list[PlanLine]:
         """`lines` with the blocks that have no receipt yet, without those that have none."""
         left = [
@@ -275,9 +276,9 @@ class _OpenCube:
         return [line for line in left if line.blocks]
 
     def take(self, receipts: Iterable[Receipt]) -> None:
-        """Keep those of `receipts` that are about this cube's question."""
+        """Keep those of `receipts` that are about this cube's question, and not published yet."""
         for receipt in receipts:
-            if receipt.question == self.spec.targets[0].question:
+            if receipt.question == self.spec.targets[0].question and receipt.step not in self._published:
                 self._receipts[receipt.step, receipt.block] = receipt
 
     def publish_ready(self, lines: Sequence[PlanLine]) -> None:
@@ -360,13 +361,17 @@ def _orders_left(opened: Sequence[_Opened], blocks_per_order: int) -> tuple[Work
     return bundle_together([cube.left(lines) for cube, lines in opened], blocks_per_order)
 
 
-def _receipts_of(result: OrderResult, spec: RunSpec) -> tuple[Receipt, ...]:
-    """An order's receipts. A job that killed its workers alone becomes a failed block; of several none does yet."""
+def _receipts_of(result: OrderResult, spec: RunSpec, opened: Sequence[_Opened]) -> tuple[Receipt, ...]:
+    """An order's receipts. Of one that killed its workers the cubes take those that it wrote before; a job that did so
+    alone and wrote none becomes a failed block, of several none does yet."""
     if isinstance(result.error, KilledWorker):
-        if len(result.order.jobs) > 1:
+        for cube, lines in opened:
+            cube.resume(lines)
+        job = result.order.jobs[0]
+        if len(result.order.jobs) > 1 or opened[job.question][0].has(job):
             return ()
         message = f"every worker that tried the order died (last: {result.error.last_worker.address})"
-        return (write_failed(result.order.jobs[0], spec, reason="worker lost", message=message),)
+        return (write_failed(job, spec, reason="worker lost", message=message),)
     if result.error is not None:
         raise result.error
     return result.receipts
