@@ -8,8 +8,11 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 import shapely
+import shapely.geometry
+from affine import Affine
 from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError
+from rasterio.features import shapes
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.errors import ConfigError
@@ -67,6 +70,16 @@ def to_wgs84(shape: BaseGeometry, crs: str) -> BaseGeometry:
     forward = transformer(crs, "EPSG:4326")
     turned: BaseGeometry = shapely.transform(dense, lambda xy: np.column_stack(forward.transform(*xy.T)))
     return turned
+
+
+def outline_wgs84(area: npt.NDArray[np.bool_], transform: Affine, crs: str) -> BaseGeometry:
+    """Outline in WGS 84 of the true pixels of `area` (y, x) along pixel edges, holes included."""
+    found = shapes(area.astype(np.uint8), mask=area, connectivity=4, transform=transform)
+    parts = [shapely.geometry.shape(outline) for outline, _ in found]
+    outline = parts[0] if len(parts) == 1 else shapely.geometry.MultiPolygon(parts)
+    to_wgs84 = transformer(crs, "EPSG:4326")
+    wgs84: BaseGeometry = shapely.transform(outline, lambda xy: np.stack(to_wgs84.transform(*xy.T), axis=1))
+    return wgs84
 
 
 def widened(bbox_wgs84: tuple[float, float, float, float], margin_deg: float) -> BaseGeometry:

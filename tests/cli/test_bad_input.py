@@ -126,7 +126,7 @@ def test_a_cube_on_another_grid(world: Miniature, think2seg: Think2Seg) -> None:
 
 
 def test_no_cube_where_one_is_read(world: Miniature, think2seg: Think2Seg) -> None:
-    for words in (("check",), ("series",), ("explain", "--time", DAY, "--lon", 0, "--lat", 0)):
+    for words in (("check",), ("series",), ("events",), ("explain", "--time", DAY, "--lon", 0, "--lat", 0)):
         verb, *options = words
         refused(think2seg(verb, world.cube, *options), 2, f"There is no cube at {world.cube}")
     assert not world.cube.exists()

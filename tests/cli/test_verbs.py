@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[object, ...]] = {
     "check": ("check", "CUBE"),
     "explain": ("explain", "CUBE", *PIXEL),
     "series": ("series", "CUBE"),
+    "events": ("events", "CUBE"),
     "schema": ("schema",),
     "doctor": ("doctor",),
 }

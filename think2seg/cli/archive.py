@@ -30,6 +30,8 @@ from think2seg.cli.app import (
 if TYPE_CHECKING:
     from think2seg.coordinator import RunSummary
 
+Region = Annotated[str | None, typer.Option(metavar="W,S,E,N|FILE", help="Measure a part: degrees, or a GeoJSON file.")]
+
 
 @app.command()
 def plan(
@@ -219,9 +221,7 @@ def series(
     cube: CubeUri,
     csv: Annotated[Path | None, typer.Option(help="Write a CSV file.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write a plot.")] = None,
-    region: Annotated[
-        str | None, typer.Option(metavar="W,S,E,N|FILE", help="Measure a part: degrees, or a GeoJSON file.")
-    ] = None,
+    region: Region = None,
     as_json: Json = False,
 ) -> None:
     """Print the area over time, with the share of the region that was observed."""
@@ -233,6 +233,32 @@ def series(
         values.to_csv(csv)
     if png:
         values.plot(png)
+    if as_json:
+        print_json(values.to_dict())
+    else:
+        stdout.print(values.render(), markup=False, soft_wrap=True)
+
+
+@app.command()
+def events(
+    cube: CubeUri,
+    confirm: Annotated[int, typer.Option(min=1, help="Observations in a row that must agree on a change.")] = 2,
+    min_ha: Annotated[float, typer.Option(min=0, help="Leave out smaller patches: hectares.")] = 0,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of them: .parquet, .gpkg, .geojson or .fgb.")
+    ] = None,
+    region: Region = None,
+    as_json: Json = False,
+) -> None:
+    """Print what appeared and what vanished: since when, how large, where."""
+    from think2seg.config import region_named
+    from think2seg.insight import events as change_events
+
+    values = change_events(
+        cube, confirm=confirm, min_area_m2=min_ha * 1e4, region=region_named(region) if region else None
+    )
+    if to:
+        values.to_file(to)
     if as_json:
         print_json(values.to_dict())
     else:

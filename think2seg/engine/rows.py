@@ -8,13 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely
-import shapely.geometry
 from affine import Affine
-from rasterio.features import shapes
-from shapely.geometry.base import BaseGeometry
 
-from think2seg.crs import transformer
+from think2seg.crs import outline_wgs84
 from think2seg.engine.looks import Claim, Seen, Window, claims, in_order
 from think2seg.grid import Block, Grid
 from think2seg.plan import BlockJob
@@ -117,16 +113,6 @@ def _outline(owned: Area, core: Window, block: Block, grid: Grid) -> Row:
         "area_m2": float((np.count_nonzero(owned, axis=1) * areas).sum()),
         "geometry": outline_wgs84(owned, transform @ Affine.translation(core.x, core.y), grid.crs),
     }
-
-
-def outline_wgs84(area: Area, transform: Affine, crs: str) -> BaseGeometry:
-    """Outline in WGS 84 of the true pixels of `area` (y, x) along pixel edges, holes included."""
-    found = shapes(area.astype(np.uint8), mask=area, connectivity=4, transform=transform)
-    parts = [shapely.geometry.shape(outline) for outline, _ in found]
-    outline = parts[0] if len(parts) == 1 else shapely.geometry.MultiPolygon(parts)
-    to_wgs84 = transformer(crs, "EPSG:4326")
-    wgs84: BaseGeometry = shapely.transform(outline, lambda xy: np.stack(to_wgs84.transform(*xy.T), axis=1))
-    return wgs84
 
 
 def _prompted(seen: Seen, number: int, block: Block, grid: Grid) -> Row:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,19 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import shapely
 import xarray as xr
-from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from think2seg.crs import project
-from think2seg.cube import Entry, open_cube
+from think2seg.cube import open_cube
 from think2seg.cube.receipts import NOT_ASKED
-from think2seg.errors import CubeError
 from think2seg.grid import Grid
 from think2seg.imagery import Quality
 from think2seg.insight.overlap import Overlap, overlaps
 from think2seg.insight.records import Records, read_records, shown_entries
+from think2seg.insight.windows import centres_inside, region_of, whole_window, window_around
 
 COLUMNS = (
     "time",
@@ -155,7 +151,7 @@ def series(uri: str | Path, region: BaseGeometry | None = None) -> Series:
 def measure(cube: xr.Dataset, records: Records, region: BaseGeometry | None = None) -> Series:
     """Measure the steps that an opened cube shows; see `series`. Memory holds one row of blocks at a time."""
     entries = shown_entries(cube, records)
-    sums = _sums(cube, records.grid, _region_of(entries), region)
+    sums = _sums(cube, records.grid, region_of(entries), region)
     region_m2 = float(sums[:, 2].max(initial=0))
     points = [
         SeriesPoint(
@@ -175,12 +171,6 @@ def measure(cube: xr.Dataset, records: Records, region: BaseGeometry | None = No
     )
 
 
-def _region_of(entries: Sequence[Entry]) -> BaseGeometry | None:
-    """The region (WGS 84) that the last published of some steps was asked for; None where it is not known."""
-    wkt = max(entries, key=lambda entry: entry.step).region if entries else ""
-    return shapely.from_wkt(wkt) if wkt else None
-
-
 def _sums(
     cube: xr.Dataset, grid: Grid, whole: BaseGeometry | None, part: BaseGeometry | None
 ) -> npt.NDArray[np.float64]:
@@ -191,11 +181,11 @@ def _sums(
     """
     sums = np.zeros((cube.sizes["time"], 3))
     shapes = [project(region, grid.crs) for region in (whole, part) if region is not None]
-    window_rows, cols = _all(grid) if part is None else _around(part, grid)
+    window_rows, cols = whole_window(grid) if part is None else window_around(part, grid)
     pixel_m2 = grid.pixel_area_m2[:, 0]
     for top in range(window_rows.start, window_rows.stop, grid.block_px):
         rows = slice(top, top + grid.block_px)
-        inside = _inside(shapes, grid, rows, cols)
+        inside = centres_inside(shapes, grid, rows, cols)
         for step, its in enumerate(sums):
             mask = cube["mask"][step, rows, cols].to_numpy()
             counted = inside
@@ -204,39 +194,3 @@ def _sums(
             pixels = (counted & (mask == 1), counted & (mask <= 1), counted)
             its += [chosen.sum(axis=1) @ pixel_m2[rows] for chosen in pixels]
     return sums
-
-
-def _inside(shapes: Sequence[BaseGeometry], grid: Grid, rows: slice, cols: slice) -> npt.NDArray[np.bool_]:
-    """(y, x) bool: pixels of a part of a grid whose centre lies in all shapes, which have the grid's CRS."""
-    inside = np.ones((rows.stop - rows.start, cols.stop - cols.start), np.bool_)
-    transform = grid.transform * grid.transform.translation(cols.start, rows.start)
-    for shape in shapes:
-        inside &= geometry_mask([shape], out_shape=inside.shape, transform=transform, invert=True)
-    return inside
-
-
-def _all(grid: Grid) -> tuple[slice, slice]:
-    height, width = grid.shape
-    return slice(0, height), slice(0, width)
-
-
-def _around(region: BaseGeometry, grid: Grid) -> tuple[slice, slice]:
-    """Rows and columns of the blocks that a WGS 84 region touches."""
-    projected = project(region, grid.crs)
-    left, top = ~grid.transform * (projected.bounds[0], projected.bounds[3])
-    right, bottom = ~grid.transform * (projected.bounds[2], projected.bounds[1])
-    rows, cols = (
-        slice(max(0, math.floor(low / grid.block_px) * grid.block_px),
-              min(size, math.ceil(high / grid.block_px) * grid.block_px))
-        for low, high, size in ((top, bottom, grid.shape[0]), (left, right, grid.shape[1]))
-    )  # fmt: skip
-    if rows.start >= rows.stop or cols.start >= cols.stop:
-        raise CubeError(
-            f"The region {_degrees(region.bounds)} lies outside the cube",
-            f"The cube covers {_degrees(grid.bbox_wgs84)}: west, south, east, north in degrees.",
-        )
-    return rows, cols
-
-
-def _degrees(bounds: Sequence[float]) -> str:
-    return ", ".join(f"{bound:.4f}" for bound in bounds)
