@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,14 +174,7 @@ def _pixel_changes(cube: xr.Dataset, grid: Grid, region: BaseGeometry | None, co
             np.where(inside, cube["mask"][step, part, cols].to_numpy(), _UNKNOWN) for step in range(cube.sizes["time"])
         )
         for one in changes(masks, confirm):
-            yield _moved(one, top, cols.start)
-
-
-def _moved(one: Changes, down: int, right: int) -> Changes:
-    return Changes(
-        row=one.row + down, col=one.col + right, present=one.present,
-        after=one.after, first_seen=one.first_seen, confirmed=one.confirmed,
-    )  # fmt: skip
+            yield replace(one, row=one.row + top, col=one.col + cols.start)
 
 
 def _alike(found: list[Changes]) -> Iterator[Changes]:
