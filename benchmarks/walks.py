@@ -95,15 +95,13 @@ def _divergence(axes: Axes, logs: Sequence[Sequence[Mapping[str, Any]]]) -> None
 
 
 def _looks(axes: Axes, logs: Sequence[Sequence[Mapping[str, Any]]]) -> None:
-    for log, label, style in zip(logs, NAMES, ("-", "--"), strict=True):
-        looks = [
-            (entry["step"], entry["held_out"]) for entry in log if entry.get("held_out") and "compared" not in entry
-        ]
+    for log, style in zip(logs, ("-", "--"), strict=True):
+        looks = [(entry["step"], entry["held_out"]) for entry in log if "held_out" in entry and "compared" not in entry]
         for number, name in enumerate(name for name in looks[0][1] if "gIoU" in name):
             points = [(step, figures[name]) for step, figures in looks]
-            told = f"{name.removesuffix(' gIoU')}, {label}"
-            axes.plot(*zip(*points, strict=True), style, color=f"C{number}", marker=".", label=told)
-    axes.margins(y=0.35)
+            label = name.removesuffix(" gIoU") if style == "-" else None
+            axes.plot(*zip(*points, strict=True), style, color=f"C{number}", marker=".", label=label)
+    axes.plot([], [], "--", color="0.5", label=NAMES[1])
     axes.set_title("looks on the way: mask gIoU of 100 questions each", fontsize=10)
     axes.set_xlabel("step", fontsize=8)
 
