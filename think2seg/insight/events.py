@@ -13,12 +13,12 @@ import xarray as xr
 from scipy.ndimage import find_objects, label, maximum, minimum
 from shapely.geometry.base import BaseGeometry
 
-from think2seg.crs import outline_wgs84, project
+from think2seg.crs import outline_wgs84
 from think2seg.cube import Entry, open_cube
 from think2seg.errors import CubeError
 from think2seg.grid import Grid
 from think2seg.insight.records import read_records, shown_entries
-from think2seg.insight.windows import centres_inside, whole_window, window_around
+from think2seg.insight.windows import strips
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -44,9 +44,9 @@ class Events:
     frame: gpd.GeoDataFrame
     """One row per patch of pixels (neighbours, corners included) that changed alike; geometry in WGS 84.
 
-    ``kind``: ``appeared`` or ``vanished``; ``after``, ``first_seen``, ``confirmed``: UTC, the last observation that any
-    of its pixels was still as before, the first of the new state, and the one that settled it for all of them; the
-    change lies between the first two. ``acquisition``: that of ``first_seen``; ``area_m2``: ground area;
+    ``kind``: ``appeared`` or ``vanished``; ``after``, ``first_seen``, ``confirmed``: UTC; between the first two all of
+    its pixels changed (``after`` is where the last sight of what was before is oldest), and by the third the change is
+    confirmed for all of them. ``acquisition``: that of ``first_seen``; ``area_m2``: ground area;
     ``model_changed``: other weights answered before than after, so that it may be the model that changed;
     ``lon``, ``lat``: a point within, for `think2seg explain`.
     """
@@ -68,11 +68,18 @@ class Events:
         ------
         CubeError
             If the name ends otherwise.
+        OSError
+            If the file cannot be written.
         """
+        from pyogrio.errors import DataSourceError
+
         if path.suffix == ".parquet":
             self.frame.to_parquet(path)
         elif path.suffix in _DRIVERS:
-            self.frame.to_file(path, driver=_DRIVERS[path.suffix])
+            try:
+                self.frame.to_file(path, driver=_DRIVERS[path.suffix])
+            except DataSourceError as error:
+                raise OSError(f"{path} cannot be written: {error}") from error
         else:
             endings = ", ".join((".parquet", *_DRIVERS))
             raise CubeError(f"{path}: what format is that?", f"Names that end in {endings}.", "Choose another name.")
@@ -165,16 +172,12 @@ def changes(masks: Iterator[npt.NDArray[np.uint8]], confirm: int) -> Iterator[Ch
 
 def _pixel_changes(cube: xr.Dataset, grid: Grid, region: BaseGeometry | None, confirm: int) -> Iterator[Changes]:
     """Changes of all pixels, in the frame of the grid; memory holds one row of blocks at a time."""
-    shapes = [] if region is None else [project(region, grid.crs)]
-    rows, cols = whole_window(grid) if region is None else window_around(region, grid)
-    for top in range(rows.start, rows.stop, grid.block_px):
-        part = slice(top, top + grid.block_px)
-        inside = centres_inside(shapes, grid, part, cols)
+    for rows, cols, inside in strips(grid, region):
         masks = (
-            np.where(inside, cube["mask"][step, part, cols].to_numpy(), _UNKNOWN) for step in range(cube.sizes["time"])
+            np.where(inside, cube["mask"][step, rows, cols].to_numpy(), _UNKNOWN) for step in range(cube.sizes["time"])
         )
         for one in changes(masks, confirm):
-            yield replace(one, row=one.row + top, col=one.col + cols.start)
+            yield replace(one, row=one.row + rows.start, col=one.col + cols.start)
 
 
 def _alike(found: list[Changes]) -> Iterator[Changes]:

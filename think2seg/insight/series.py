@@ -14,14 +14,13 @@ import pandas as pd
 import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
-from think2seg.crs import project
 from think2seg.cube import open_cube
 from think2seg.cube.receipts import NOT_ASKED
 from think2seg.grid import Grid
 from think2seg.imagery import Quality
 from think2seg.insight.overlap import Overlap, overlaps
 from think2seg.insight.records import Records, read_records, shown_entries
-from think2seg.insight.windows import centres_inside, region_of, whole_window, window_around
+from think2seg.insight.windows import region_of, strips
 
 COLUMNS = (
     "time",
@@ -180,12 +179,8 @@ def _sums(
     for all. Where that of the cube is not known, it is what each step has looked at.
     """
     sums = np.zeros((cube.sizes["time"], 3))
-    shapes = [project(region, grid.crs) for region in (whole, part) if region is not None]
-    window_rows, cols = whole_window(grid) if part is None else window_around(part, grid)
     pixel_m2 = grid.pixel_area_m2[:, 0]
-    for top in range(window_rows.start, window_rows.stop, grid.block_px):
-        rows = slice(top, top + grid.block_px)
-        inside = centres_inside(shapes, grid, rows, cols)
+    for rows, cols, inside in strips(grid, part, whole):
         for step, its in enumerate(sums):
             mask = cube["mask"][step, rows, cols].to_numpy()
             counted = inside

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,22 @@ def region_of(entries: Sequence[Entry]) -> BaseGeometry | None:
     return shapely.from_wkt(wkt) if wkt else None
 
 
-def centres_inside(shapes: Sequence[BaseGeometry], grid: Grid, rows: slice, cols: slice) -> npt.NDArray[np.bool_]:
+def strips(
+    grid: Grid, part: BaseGeometry | None, whole: BaseGeometry | None = None
+) -> Iterator[tuple[slice, slice, npt.NDArray[np.bool_]]]:
+    """Walk a grid one row of blocks at a time: rows, columns, (y, x) bool, pixels whose centre lies in both regions.
+
+    part, whole: WGS 84, None for all; only blocks that `part` touches are walked. Raises CubeError where it lies
+    outside the grid.
+    """
+    shapes = [project(region, grid.crs) for region in (whole, part) if region is not None]
+    window_rows, cols = _all(grid) if part is None else _around(part, grid)
+    for top in range(window_rows.start, window_rows.stop, grid.block_px):
+        rows = slice(top, top + grid.block_px)
+        yield rows, cols, _inside(shapes, grid, rows, cols)
+
+
+def _inside(shapes: Sequence[BaseGeometry], grid: Grid, rows: slice, cols: slice) -> npt.NDArray[np.bool_]:
     """(y, x) bool: pixels of a part of a grid whose centre lies in all shapes, which have the grid's CRS."""
     inside = np.ones((rows.stop - rows.start, cols.stop - cols.start), np.bool_)
     transform = grid.transform * grid.transform.translation(cols.start, rows.start)
@@ -32,14 +47,13 @@ def centres_inside(shapes: Sequence[BaseGeometry], grid: Grid, rows: slice, cols
     return inside
 
 
-def whole_window(grid: Grid) -> tuple[slice, slice]:
-    """All rows and columns of a grid."""
+def _all(grid: Grid) -> tuple[slice, slice]:
     height, width = grid.shape
     return slice(0, height), slice(0, width)
 
 
-def window_around(region: BaseGeometry, grid: Grid) -> tuple[slice, slice]:
-    """Rows and columns of the blocks that a WGS 84 region touches; raises CubeError where it lies outside the grid."""
+def _around(region: BaseGeometry, grid: Grid) -> tuple[slice, slice]:
+    """Rows and columns of the blocks that a WGS 84 region touches."""
     projected = project(region, grid.crs)
     left, top = ~grid.transform * (projected.bounds[0], projected.bounds[3])
     right, bottom = ~grid.transform * (projected.bounds[2], projected.bounds[1])
