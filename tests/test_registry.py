@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from think2seg.errors import ModelError
-from think2seg.registry import resolve, weights_digest
+from think2seg.registry import resolve, share_weights, weights_digest
 
 
 @pytest.fixture
@@ -66,3 +70,17 @@ def test_the_digest_follows_what_decides_answers(weights: Path, tmp_path: Path) 
 def test_an_empty_folder_has_no_digest(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no weights"):
         weights_digest(tmp_path)
+
+
+def test_weights_that_safetensors_wrote_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        path = tmp_path / "shards" / "model.safetensors"
+        path.parent.mkdir()
+        save_file({"a": torch.zeros(2)}, path)
+        path.chmod(0o600)
+        share_weights(tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [found.name for found in tmp_path.iterdir()] == ["shards"]

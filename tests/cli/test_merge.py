@@ -35,6 +35,8 @@ def test_sums_every_tensor_by_its_share(tmp_path: Path) -> None:
         tensor = load_file(tmp_path / "out" / f"model-{name}.safetensors")[name]
         assert tensor.dtype == torch.float16
         assert tensor.tolist() == [[7.0] * 3] * 2
+    modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1, "weights may be read by whom the description may be read"
     assert json.loads((tmp_path / "out" / "think2seg.json").read_text()) == {"frame_px": 224}
     assert not (tmp_path / "out" / "README.md").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2", "out"}

@@ -16,7 +16,7 @@ from support.registries import Death, aliases, copy_of, make_weights, mortal, ve
 
 from think2seg import config
 from think2seg.errors import ConfigError, ModelError, SampleError
-from think2seg.learning.card import Training, training_of
+from think2seg.learning.card import CARD, Training, training_of
 from think2seg.learning.gate import require_apart
 from think2seg.learning.registry import (
     first_champion,
@@ -70,6 +70,14 @@ def test_a_version_keeps_what_it_was_made_of(registry: Registry, tmp_path: Path)
     assert registry.client.get_run(version.run_id).data.metrics == {"gIoU": 0.42, "gIoU: ponds 100 percent": 0.25}
     assert shapely.equals_exact(training_footprints(registry, version)["far away"], BESIDE["far away"], 1e-9)
     assert training_footprints(registry, registry.named("1")) == {}
+
+
+def test_registered_weights_can_be_read_by_whom_their_description_can(registry: Registry, tmp_path: Path) -> None:
+    folder = make_weights(tmp_path / "a", "a")
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o600)
+    kept = registry.folder_of(register(registry, folder, TRAINING))
+    assert {path.stat().st_mode for path in kept.glob("*.safetensors")} == {(kept / CARD).stat().st_mode}
 
 
 def test_a_card_says_to_the_hub_and_to_people_what_it_is(registry: Registry, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from think2seg.errors import ConfigError, ModelError
 from think2seg.learning.card import CARD
 from think2seg.prompting.folder import forget_calibration
+from think2seg.registry import share_weights
 
 _TOLERANCE = 1e-6
 
@@ -62,6 +63,7 @@ def merge(parts: Sequence[tuple[Path, float]], out: Path) -> None:
         for shard in sorted(set(first.shards.values())):
             names = [name for name, its in first.shards.items() if its == shard]
             save_file({name: _sum(name, folders, shares) for name in names}, merged / shard, metadata={"format": "pt"})
+        share_weights(merged)
         forget_calibration(merged)
         merged.rename(out)
 

@@ -28,7 +28,7 @@ from think2seg.errors import ConfigError, ModelError
 from think2seg.learning.card import CARD, Training, model_card, told_by
 from think2seg.learning.footprints import read_footprints, write_footprints
 from think2seg.learning.verdict import RULE, Limits, Verdict
-from think2seg.registry import MODEL, Registry, Version, bundled, weights_digest
+from think2seg.registry import MODEL, Registry, Version, bundled, share_weights, weights_digest
 from think2seg.registry.mlflow import explained, metric_name
 from think2seg.registry.store import TAG
 
@@ -333,6 +333,7 @@ def _registered(registry: Registry, folder: Path, digest: str, training: Trainin
     run = client.get_run(run_id)
     with tempfile.TemporaryDirectory() as draft:
         whole = Path(copytree(folder, Path(draft) / _WEIGHTS))
+        share_weights(whole)
         (whole / CARD).write_text(model_card(MODEL, digest, training, told=told_by(folder)), encoding="utf-8")
         client.log_artifacts(run_id, str(whole), _WEIGHTS)
     _add_footprints(registry, run_id, training.footprints)

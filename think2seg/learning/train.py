@@ -24,7 +24,7 @@ from think2seg.learning.run import RunFolder, Stage, Trainer
 from think2seg.learning.settings import GrpoSettings, PrompterSettings, SegmenterSettings, load_settings
 from think2seg.learning.tiny.source import HELD_OUT_SEED, MixedSource
 from think2seg.memory import keep_freed_memory
-from think2seg.registry import weights_digest
+from think2seg.registry import share_weights, weights_digest
 from think2seg.samples.labelled import LabelledImage
 from think2seg.samples.simulate import simulate
 
@@ -155,6 +155,7 @@ def write_export(
 
     settings.export.mkdir(parents=True, exist_ok=True)
     recipe.export(settings.export)
+    share_weights(settings.export)
     digest = hashlib.sha256((settings.export / "model.safetensors").read_bytes()).hexdigest()
     parameters = sum(p.numel() for p in next(iter(recipe.modules.values())).parameters())
     card = model_card(settings, run.entries(), digest=digest, parameters=parameters, command=command)

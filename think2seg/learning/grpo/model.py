@@ -30,7 +30,7 @@ from think2seg.learning.settings import GrpoSettings, LoraSettings
 from think2seg.prompting import Template, template_for
 from think2seg.prompting.batch import Limits
 from think2seg.prompting.folder import PrompterDescription, forget_calibration, read_description
-from think2seg.registry import prompter_weights
+from think2seg.registry import prompter_weights, share_weights
 from think2seg.segmentation.devices import load_whole
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "README.md")
@@ -339,6 +339,7 @@ def export_prompter(model: Any, start: Start, target: Path, *, card: str) -> Non
     model.to(start.dtype).save_pretrained(draft)
     for name, content in kept.items():
         (draft / name).write_bytes(content)
+    share_weights(draft)
     forget_calibration(draft)
     (draft / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
