@@ -170,7 +170,7 @@ def buildings(folder: Path, split: Split) -> Iterator[Sheet]:
 
 
 def romania(wheel: Path, split: Split) -> Iterator[Sheet]:
-    """Clearings in a Carpathian forest, Sentinel-2, every clear date from May to October from 2016 on."""
+    """Clearings in a Carpathian forest, Sentinel-2, every clear date from May to August from 2016 on."""
     bands, times, transform = _romanian_cube(wheel)
     for index, label in felled(bands, times):
         date = str(times[index].astype("datetime64[D]"))

@@ -6,6 +6,10 @@ green in the year's median composite of clear leaf-on dates (felling is done in 
 divided by its median over the ground that was closed forest in 2016, before the felling. Undisturbed canopy stays
 within 1.25 of that median in all years, scars are at 1.4 and more. Between the two, and along the edge of the old
 forest, the label is doubtful.
+
+Only dates from May to August have labels: what was felled then is 1.3 to 2.7 times as bright as the forest around it.
+From the middle of September on, under a low sun and beside coloured leaves, it is as dark or darker (0.6 to 1.3 times),
+so that no image of one date shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from think2seg.samples.labelled import Image, Mask
 FOREST_YEAR = 2016
 """The first year with labels: before the felling."""
 _LEAF_ON = (5, 9)
-_LABELLED = (5, 10)
+_LABELLED = (5, 8)
 _MIN_LEAF_ON_DATES = 5
 _MIN_SHOWN = 0.9
 _CLEAR_CLASSES = (4, 5, 6)
@@ -43,7 +47,7 @@ class Felled:
 
 
 def felled(bands: Mapping[str, npt.NDArray[Any]], times: npt.NDArray[np.datetime64]) -> Iterator[tuple[int, Felled]]:
-    """Label the dates from May to October, from 2016 on, of which nine tenths are shown: place in the series, label.
+    """Label the dates from May to August, from 2016 on, of which nine tenths are shown: place in the series, label.
 
     Parameters
     ----------
