@@ -39,13 +39,14 @@ VERBS: dict[str, tuple[object, ...]] = {
     "explain": ("explain", "CUBE", *PIXEL),
     "series": ("series", "CUBE"),
     "events": ("events", "CUBE"),
+    "export": ("export", "CUBE", "FOLDER"),
     "schema": ("schema",),
     "doctor": ("doctor",),
 }
 
 
 def words(done: Miniature, verb: str) -> list[object]:
-    places = {"MONITOR": done.file(), "CUBE": done.cube}
+    places = {"MONITOR": done.file(), "CUBE": done.cube, "FOLDER": done.cube.parent / "exported"}
     return [places.get(str(word), word) for word in VERBS[verb]]
 
 

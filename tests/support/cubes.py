@@ -66,14 +66,15 @@ def build_cube(
     spec: CubeSpec | None = None,
     prompters: Sequence[str] = (),
     region: str = "",
+    first: int = 0,
 ) -> list[PlanLine]:
     """Write and publish steps one by one; `prompters` names the weights of each. Returns the plan lines.
 
-    region: WGS 84, WKT, as the ledger keeps it; empty as in cubes of old.
+    first: how many steps the cube has already. region: WGS 84, WKT, as the ledger keeps it; empty as in cubes of old.
     """
     spec, lines = spec or spec_of(), []
-    for number, step in enumerate(steps):
-        prompter = prompters[number] if prompters else PROMPTER
+    for number, step in enumerate(steps, first):
+        prompter = prompters[number - first] if prompters else PROMPTER
         cube = open_or_create(uri, spec, prompter=prompter, segmenter=SEGMENTER, registered=True)
         with cube.acquire_lease() as lease:
             line = _line(spec.grid, number, step)

@@ -82,11 +82,11 @@ def print_paths(paths: Any, as_json: bool) -> None:
 
 
 @contextmanager
-def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for a function that tells what it does, how much is done and of how much."""
+def counting_bar(first: str = "loading models") -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for a function that tells what it does, how much is done and of how much; `first` comes first."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task("loading models", total=None)
+        task = bar.add_task(first, total=None)
 
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, completed=done, total=total or None, description=what)
@@ -95,12 +95,12 @@ def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def stopped_in_words() -> Iterator[None]:
+def stopped_in_words(kept: str = "blocks") -> Iterator[None]:
     """Turn Ctrl-C into a sentence and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
-        stderr.print("Stopped. Finished blocks are kept: run the same command again to go on.")
+        stderr.print(f"Stopped. Finished {kept} are kept: run the same command again to go on.")
         raise typer.Exit(130) from None
 
 

@@ -17,6 +17,7 @@ from think2seg.cli.app import (
     Overrides,
     RetryQuarantined,
     app,
+    counting_bar,
     day,
     monitor_at,
     print_json,
@@ -263,6 +264,26 @@ def events(
         print_json(values.to_dict())
     else:
         stdout.print(values.render(), markup=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    cube: CubeUri,
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; run again, it adds what is new.")],
+    since: Day = None,
+    until: Day = None,
+    as_json: Json = False,
+) -> None:
+    """Write a cube's acquisitions as Cloud Optimized GeoTIFFs in a static STAC collection, for any other tool."""
+    from think2seg.publish import export_cube
+
+    with stopped_in_words("acquisitions"), counting_bar("opening the cube") as show:
+        done = export_cube(cube, out, since=day(since), until=day(until), on_progress=show)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        stdout.print(done.sentence(), markup=False)
+        stdout.print(str(done.collection), markup=False, soft_wrap=True)
 
 
 @app.command()
