@@ -7,7 +7,7 @@ divided by its median over the ground that was closed forest in 2016, before the
 within 1.25 of that median in all years, scars are at 1.4 and more. Between the two, and along the edge of the old
 forest, the label is doubtful.
 
-Only dates from May to August have labels: what was felled then is 1.3 to 2.7 times as bright as the forest around it.
+Only dates from May to August have labels: what was felled is then 1.5 to 2.7 times as bright as the forest around it.
 From the middle of September on, under a low sun and beside coloured leaves, it is as dark or darker (0.6 to 1.3 times),
 so that no image of one date shows it.
 """
