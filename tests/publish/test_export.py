@@ -50,6 +50,7 @@ def test_files_hold_what_the_cube_shows(cube: Path, tmp_path: Path) -> None:
 def test_items_say_what_they_are_in_the_words_of_stac(cube: Path, tmp_path: Path) -> None:
     collection = pystac.Collection.from_file(str(export_cube(cube, tmp_path / "out").collection))
     items = list(collection.get_items())
+    assert (collection.id, collection.title) == ("water-bodies", "water bodies")
     assert [item.id for item in items] == list(NAMES)
     assert collection.extent.temporal.intervals == [[items[0].datetime, items[-1].datetime]]
     mended = items[-1]

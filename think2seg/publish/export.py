@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -238,9 +239,10 @@ def _collection(out: Path, spec: CubeSpec, identity: str) -> Path:
     items = [pystac.Item.from_file(str(path)) for path in sorted(out.glob("*/*.json")) if path.stem == path.parent.name]
     items.sort(key=lambda item: (str(item.datetime), item.id))
     collection = pystac.Collection(
-        spec.title or spec.question,
+        "-".join(re.findall(r"\w+", spec.question.lower())) or "answers",
         f"Where the answer to “{spec.question}” is, over time. {spec.attribution}".strip(),
         _extent(items),
+        title=spec.title or spec.question,
         catalog_type=pystac.CatalogType.SELF_CONTAINED,
         license="other",
         extra_fields={"think2seg:identity": identity},
