@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pystac
 import rasterio
@@ -241,7 +240,7 @@ def _collection(out: Path, spec: CubeSpec, identity: str) -> Path:
     collection = pystac.Collection(
         "-".join(re.findall(r"\w+", spec.question.lower())) or "answers",
         f"Where the answer to “{spec.question}” is, over time. {spec.attribution}".strip(),
-        _extent(items),
+        pystac.Extent.from_items(items),
         title=spec.title or spec.question,
         catalog_type=pystac.CatalogType.SELF_CONTAINED,
         license="other",
@@ -256,13 +255,6 @@ def _collection(out: Path, spec: CubeSpec, identity: str) -> Path:
         _replace(_document(out, item.id), item)
     _replace(out / COLLECTION, collection)
     return out / COLLECTION
-
-
-def _extent(items: Sequence[pystac.Item]) -> pystac.Extent:
-    boxes = np.array([item.bbox for item in items])
-    bbox = [*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist()]
-    times = [item.datetime for item in items if item.datetime]
-    return pystac.Extent(pystac.SpatialExtent([bbox]), pystac.TemporalExtent([[min(times), max(times)]]))
 
 
 def _replace(path: Path, thing: pystac.Item | pystac.Collection) -> None:
